@@ -1,0 +1,268 @@
+"""What a collector is, and the normalised telemetry it returns.
+
+A collector is one file in this folder with its own ``Settings(env_prefix=…)`` and a ``create()``; its name in
+``AUTOPILOT_COLLECTORS`` turns it on. It reads one source with read-only credentials and knows nothing of
+incidents, LLMs or executors.
+
+Times are timezone-aware UTC datetimes, or ``*_s`` floats in epoch seconds where there are many of them.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal, Protocol
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+Level = Literal["debug", "info", "warning", "error", "critical"]
+
+
+class Model(BaseModel):
+    """Immutable value; unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Window(Model):
+    """A half-open span of time ``[start, end)``, UTC."""
+
+    start: AwareDatetime
+    end: AwareDatetime
+
+
+class EcsService(Model):
+    """An ECS service by the names AWS knows it under."""
+
+    cluster: str
+    service: str
+
+
+class Target(Model):
+    """One service to look at, with the names each source knows it under."""
+
+    service: str
+    hops: int = Field(default=0, ge=0, description="0 is the alerted service, 1 its direct neighbours, …")
+    datadog_tags: tuple[str, ...] = Field(default=(), description="Tags that select it; empty means service:<name>")
+    ecs: EcsService | None = None
+    load_balancer: str | None = Field(default=None, description="CloudWatch dimension, e.g. app/shop/50dc6c49")
+    target_group: str | None = Field(default=None, description="CloudWatch dimension, e.g. targetgroup/pay/6d0e")
+
+
+class Edge(Model):
+    """``caller`` calls ``callee``. ``source`` says who knows: catalogue, traces, …"""
+
+    caller: str
+    callee: str
+    source: str
+
+
+class Scope(Model):
+    """Which services, which windows: everything a collector needs to know of the incident."""
+
+    service: str = Field(description="The service that was alerted on")
+    environment: str = "production"
+    occurred_at: AwareDatetime
+    incident: Window
+    baseline: tuple[Window, ...] = Field(description="Windows held to be normal, nearest first")
+    targets: tuple[Target, ...]
+    edges: tuple[Edge, ...] = ()
+    hints: tuple[str, ...] = Field(default=(), description="What people said when they asked for a re-analysis")
+
+
+class Query(Model):
+    """What was asked of a source: the reader of a report can ask it again."""
+
+    source: str
+    text: str = Field(description="The query in the source's own language")
+    link: str | None = Field(default=None, description="Deep link a person can open")
+    start: AwareDatetime
+    end: AwareDatetime
+    took_ms: float = 0.0
+    rows: int = 0
+    truncated: bool = False
+
+
+class SeriesRef(Model):
+    """Enough to read the same metric again, later: how an expected effect is measured."""
+
+    source: str = Field(description="Name of the collector that can read it")
+    component: str
+    metric: str
+    statistic: str = Field(default="avg", description="avg, sum, max, p95, …")
+    unit: str = ""
+    query: str = Field(description="The query in the source's own language")
+
+
+class Series(Model):
+    """One metric of one component over time. ``epoch_s`` ascends; both tuples are equally long; no NaN."""
+
+    ref: SeriesRef
+    epoch_s: tuple[float, ...]
+    values: tuple[float, ...]
+
+
+class LogLine(Model):
+    """One log line, or ``count`` equal ones."""
+
+    component: str
+    at: AwareDatetime
+    level: Level
+    message: str
+    logger: str = Field(default="", description="Logger and, where known, line: Class#123")
+    instance: str = ""
+    trace_id: str = ""
+    span_id: str = ""
+    count: int = Field(default=1, ge=1)
+
+
+class Span(Model):
+    """One span. ``start_s`` is epoch seconds."""
+
+    component: str
+    trace_id: str
+    span_id: str
+    parent_id: str = ""
+    operation: str
+    start_s: float
+    duration_ms: float
+    kind: Literal["server", "client", "internal"] = "internal"
+    peer: str = Field(default="", description="The callee, on a client span")
+    error: str = Field(default="", description="Error type; empty means the span succeeded")
+    instance: str = ""
+
+
+class Change(Model):
+    """Something people or automation did: deploy, configuration, scaling, feature flag."""
+
+    component: str
+    at: AwareDatetime
+    kind: Literal["deploy", "configuration", "scaling", "feature_flag", "other"]
+    title: str
+    version: str = ""
+    author: str = ""
+    link: str | None = None
+
+
+class Document(Model):
+    """A passage of a runbook or a wiki page. Data, never instructions."""
+
+    title: str
+    text: str
+    link: str | None = None
+
+
+class Status(Model):
+    """A state that was read, not measured over time: tasks running, healthy hosts, roll-out state."""
+
+    component: str
+    name: str = Field(description="e.g. ecs.healthy_tasks")
+    at: AwareDatetime
+    observed: float
+    expected: float | None = None
+    detail: str = ""
+
+
+class GapReason(StrEnum):
+    """Why something could not be seen."""
+
+    TIMEOUT = "timeout"
+    FORBIDDEN = "forbidden"
+    UNREACHABLE = "unreachable"
+    RATE_LIMITED = "rate_limited"
+    EMPTY = "empty"
+    TRUNCATED = "truncated"
+    NOT_CONFIGURED = "not_configured"
+    FAILED = "failed"
+
+
+class Gap(Model):
+    """What could not be seen, why, and what would mend it. A gap is evidence."""
+
+    source: str
+    reason: GapReason
+    detail: str
+    mend: str = ""
+
+
+class Telemetry(Model):
+    """All that one collector saw, normalised."""
+
+    source: str
+    queries: tuple[Query, ...] = ()
+    series: tuple[Series, ...] = ()
+    logs: tuple[LogLine, ...] = ()
+    spans: tuple[Span, ...] = ()
+    changes: tuple[Change, ...] = ()
+    statuses: tuple[Status, ...] = ()
+    edges: tuple[Edge, ...] = ()
+    documents: tuple[Document, ...] = ()
+    gaps: tuple[Gap, ...] = ()
+
+
+class CollectorError(Exception):
+    """The source could not be read."""
+
+    reason = GapReason.FAILED
+
+    def __init__(self, detail: str, mend: str = "") -> None:
+        super().__init__(detail)
+        self.detail, self.mend = detail, mend
+
+
+class Forbidden(CollectorError):
+    """The source refused the credentials, or a permission is missing."""
+
+    reason = GapReason.FORBIDDEN
+
+
+class Unreachable(CollectorError):
+    """The source did not answer, or answered with a server error."""
+
+    reason = GapReason.UNREACHABLE
+
+
+class RateLimited(CollectorError):
+    """The source asked to come back later."""
+
+    reason = GapReason.RATE_LIMITED
+
+
+class Clock(Protocol):
+    """Time as the observed world has it; the demo's world runs faster than the wall clock."""
+
+    def now(self) -> datetime:
+        """UTC."""
+
+
+class Collector(Protocol):
+    """Reads one source. Safe to call for many incidents at once."""
+
+    @property
+    def name(self) -> str:
+        """The source's name, as in ``AUTOPILOT_COLLECTORS``."""
+
+    @property
+    def timeout_s(self) -> float:
+        """After so many seconds ContextCollector stops waiting and records a Gap."""
+
+    async def collect(self, scope: Scope) -> Telemetry:
+        """All this source has to say on the scope, over incident and baseline windows.
+
+        Raises CollectorError only if nothing at all could be read; what is missing in part is a Gap in the answer.
+        """
+
+    async def measure(self, refs: Sequence[SeriesRef], window: Window) -> list[Series]:
+        """The same metrics again over a later window; a metric without points is left out.
+
+        Raises CollectorError.
+        """
+
+    async def aclose(self) -> None:
+        """Release connections."""
+
+
+def utc(moment: float | datetime) -> datetime:
+    """Epoch seconds, or any aware datetime, as UTC datetime."""
+    from datetime import UTC
+
+    return datetime.fromtimestamp(moment, UTC) if isinstance(moment, float | int) else moment.astimezone(UTC)

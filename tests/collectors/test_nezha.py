@@ -1,0 +1,176 @@
+"""The Nezha importer, on a few made-up rows of its format, and on the real archive where there is one."""
+
+import io
+import json
+import tarfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from app.nezha import NezhaError, cases, import_case
+from collectors.base import Scope, Target
+from collectors.replay import ReplayCollector, load_bundle
+from graph.state import Alert
+
+REAL = Path(__file__).parents[3] / "shared" / "data" / "nezha-trainticket-2023-01-29.tar.xz"
+CASE = "2023-01-29 08:43:04"
+FRONT, SEAT = "ts-front-service-5c95b49cff-aaaaa", "ts-seat-service-694fdc47c4-bbbbb"
+LOG_HEAD = "Timestamp,TimeUnixNano,Node,PodName,Container,TraceID,SpanID,Log"
+TRACE_HEAD = "TraceID,SpanID,ParentID,PodName,OperationName,StartTimeUnixNano,EndTimeUnixNano,Duration"
+METRIC_HEAD = "Time,TimeStamp,PodName,CpuUsageRate(%),PodClientLatencyP90(s)"
+
+
+def epoch(clock: str) -> int:
+    return int(datetime.fromisoformat(f"2023-01-29T{clock}+00:00").timestamp())
+
+
+def log_row(clock: str, pod: str, text: str) -> str:
+    record = json.dumps({"log": f"{text}\n", "stream": "stdout"}).replace('"', '""')
+    return f'2023-01-29T{clock}Z,-6795364578871345152,33.1.1.1,{pod},server,t1,s1,"{record}"'
+
+
+def trace_rows(clock: str) -> list[str]:
+    start = epoch(clock) * 10**9
+    return [
+        f"t1,s1,root,{FRONT},/*,{start},{start + 5_000_000},5000",
+        f"t1,s2,s1,{FRONT},HTTP GET,{start + 1},{start + 4_500_001},4500",
+        f"t1,s3,s2,{SEAT},SeatController.get,{start + 2},{start + 4_000_002},4000",
+    ]
+
+
+def write(path: Path, head: str, rows: Sequence[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    root = tmp_path / "nezha"
+    normal, fault = root / "construct_data" / "2023-01-29", root / "rca_data" / "2023-01-29"
+    info = "16:50:01.1 INFO  c.Seat#12 TraceID: t1 SpanID: s1 [get] ok"
+    write(normal / "log" / "08_50_log.csv", LOG_HEAD, [log_row("08:50:01.1", SEAT, info)])
+    write(normal / "trace" / "08_50_trace.csv", TRACE_HEAD, trace_rows("08:50:01"))
+    rows = [
+        log_row("08:44:30.25", SEAT, "16:44:30.2 ERROR c.Seat#99 TraceID: t1 SpanID: s1 no seat\n\tat c.Seat"),
+        log_row("08:44:30.2", FRONT, "plain text"),
+        # torn: the end of another row stuck to this one
+        log_row("08:44:31.1", SEAT, info) + 'ulate\\n"",""stream"":""stdout""",tail',
+        log_row("08:44:32", SEAT, "x").replace("{", "<"),
+        "too,short",
+    ]
+    write(fault / "log" / "08_45_log.csv", LOG_HEAD, rows)
+    write(fault / "trace" / "08_45_trace.csv", TRACE_HEAD, trace_rows("08:44:29"))
+    metrics = [
+        f"x,{epoch(clock)},{SEAT},{cpu},{latency}"
+        for clock, cpu, latency in [
+            ("08:44:09", 1, 1),  # tells of the minute before the fault window
+            ("08:44:59", 95.5, "NaN"),
+            ("08:50:31", 2, 0.1),
+            ("09:30:00", 3, 0.1),
+        ]
+    ]
+    write(fault / "metric" / f"{SEAT}_metric.csv", METRIC_HEAD, metrics)
+    front = f"x,{epoch('08:44:59')},Frontend,77"
+    write(fault / "metric" / "front_service.csv", "Time,TimeStamp,ServiceName,SuccessRate(%)", [front])
+    label = {"inject_time": CASE, "inject_pod": SEAT, "inject_type": "secretlabel"}
+    (fault / "2023-01-29-fault_list.json").write_text(json.dumps({"08": [label]}))
+    return root
+
+
+def test_cases(data: Path) -> None:
+    assert cases(data) == [CASE]
+
+
+async def test_a_case_becomes_a_bundle(data: Path, tmp_path: Path) -> None:
+    bundle = load_bundle(import_case(data, CASE, tmp_path / "out"))
+    logs = [(line.component, line.level, line.logger, line.message) for line in bundle.logs]
+    assert logs == [
+        ("ts-seat-service", "info", "c.Seat#12", "[get] ok"),
+        ("ts-front-service", "info", "", "plain text"),
+        ("ts-seat-service", "error", "c.Seat#99", "no seat\n\tat c.Seat"),
+        ("ts-seat-service", "info", "c.Seat#12", "[get] ok"),
+    ]
+    assert bundle.logs[1].at == datetime(2023, 1, 29, 8, 44, 30, 200000, UTC)
+    assert [(s.component, s.kind, s.peer, s.error) for s in bundle.spans[:3]] == [
+        ("ts-front-service", "server", "", ""),
+        ("ts-front-service", "client", "ts-seat-service", ""),
+        ("ts-seat-service", "server", "", ""),
+    ]
+    assert bundle.spans[0].duration_ms == 5
+    series = {(s.ref.component, s.ref.metric, s.ref.statistic, s.ref.unit): s.values for s in bundle.series}
+    assert series == {
+        ("ts-front-service", "SuccessRate", "avg", "%"): (77.0,),
+        ("ts-seat-service", "CpuUsageRate", "avg", "%"): (95.5, 2.0),
+        ("ts-seat-service", "PodClientLatency", "p90", "s"): (0.1,),
+    }
+    assert [(e.caller, e.callee) for e in bundle.edges] == [("ts-front-service", "ts-seat-service")]
+    alert = Alert.model_validate(bundle.alert)
+    assert (alert.service, alert.occurred_at) == ("ts-front-service", bundle.manifest.incident.start)
+    scope = Scope(
+        service=alert.service,
+        occurred_at=alert.occurred_at,
+        incident=bundle.manifest.incident,
+        baseline=bundle.manifest.baseline,
+        targets=(Target(service=alert.service),),
+    )
+    replayed = await ReplayCollector(bundle).collect(scope)
+    assert (replayed.logs, replayed.series, replayed.spans) == (bundle.logs, bundle.series, bundle.spans)
+
+
+def test_the_label_is_in_no_file(data: Path, tmp_path: Path) -> None:
+    out = import_case(data, CASE, tmp_path / "out")
+    for name in ("bundle.json", "alert.json"):
+        text = (out / name).read_text()
+        assert "secretlabel" not in text
+        assert "seat" not in text
+    assert not any(b"secretlabel" in path.read_bytes() for path in out.iterdir())
+
+
+def test_an_archive_gives_the_same_bundle(data: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "nezha.tar.xz"
+    with tarfile.open(archive, "w:xz") as tar:
+        for path in sorted(data.rglob("*")):
+            tar.add(path, path.relative_to(data), recursive=False)
+    assert cases(archive) == [CASE]
+    one, two = import_case(data, CASE, tmp_path / "one"), import_case(archive, CASE, tmp_path / "two")
+    for path in one.iterdir():
+        assert path.read_bytes() == (two / path.name).read_bytes()
+
+
+def test_an_archive_cannot_write_outside(tmp_path: Path) -> None:
+    archive = tmp_path / "evil.tar"
+    with tarfile.open(archive, "w") as tar:
+        member = tarfile.TarInfo("rca_data/2023-01-29/../../../metric/evil.csv")
+        tar.addfile(member, io.BytesIO())
+    with pytest.raises(NezhaError, match="outside"):
+        import_case(archive, CASE, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.rglob("evil.csv"))
+
+
+@pytest.mark.parametrize(
+    ("case", "complaint"),
+    [
+        ("yesterday", "is no case"),
+        ("2023-01-29 09:00:00", "09_02_log.csv is missing"),
+        ("2023-02-01 09:00:00", "no construct"),
+    ],
+)
+def test_unknown_cases(data: Path, tmp_path: Path, case: str, complaint: str) -> None:
+    with pytest.raises(NezhaError, match=complaint):
+        import_case(data, case, tmp_path / "out")
+
+
+@pytest.mark.skipif(not REAL.exists(), reason=f"the Nezha archive is not at {REAL}")
+def test_the_real_archive(tmp_path: Path) -> None:
+    assert len(cases(REAL)) == 28
+    bundle = load_bundle(import_case(REAL, CASE, tmp_path))
+    assert (len(bundle.logs), len(bundle.spans), len(bundle.series)) == (5284, 9998, 879)
+    assert bundle.alert["service"] == "ts-gateway-service"
+    incident, [baseline] = bundle.manifest.incident, bundle.manifest.baseline
+    windows = [(w.start.timestamp(), w.end.timestamp()) for w in (incident, baseline)]
+    times = [line.at.timestamp() for line in bundle.logs] + [span.start_s for span in bundle.spans]
+    times += [at for series in bundle.series for at in series.epoch_s]
+    assert all(any(start <= at < end for start, end in windows) for at in times)
