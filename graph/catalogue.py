@@ -1,0 +1,108 @@
+"""The service catalogue: which services there are, how they depend on each other, and what belongs to them.
+
+Pure data; ``app/catalogue.py`` reads it from ``autopilot.yaml``.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from collectors.base import EcsService, Edge, Target
+from executors.base import Resource
+
+
+class LoadBalancer(BaseModel):
+    """The Application Load Balancer in front of a service."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    listener_rule_arn: str
+    target_group_arn: str
+    overflow_target_group_arn: str | None = None
+
+
+class Service(BaseModel):
+    """One service of the catalogue."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    owner: str = ""
+    tier: int = Field(default=3, ge=1, le=5, description="1 is the most critical")
+    description: str = ""
+    depends_on: tuple[str, ...] = ()
+    datadog_tags: tuple[str, ...] = ()
+    ecs: EcsService | None = None
+    load_balancer: LoadBalancer | None = None
+    min_tasks: int = Field(default=1, ge=0)
+    max_tasks: int = Field(default=20, ge=1)
+
+
+class Catalogue(BaseModel):
+    """All services by name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    environment: str = "production"
+    services: Mapping[str, Service] = Field(default_factory=dict)
+
+    def edges(self) -> tuple[Edge, ...]:
+        """Every declared dependency."""
+        return tuple(
+            Edge(caller=name, callee=callee, source="catalogue")
+            for name, service in sorted(self.services.items())
+            for callee in service.depends_on
+        )
+
+    def neighbours(self, service: str, hops: int) -> dict[str, int]:
+        """Services at most ``hops`` calls away, up or down, with their distance; the service itself is 0."""
+        adjacent: dict[str, set[str]] = {}
+        for edge in self.edges():
+            adjacent.setdefault(edge.caller, set()).add(edge.callee)
+            adjacent.setdefault(edge.callee, set()).add(edge.caller)
+        distance, queue = {service: 0}, deque([service])
+        while queue:
+            here = queue.popleft()
+            if distance[here] == hops:
+                continue
+            for name in sorted(adjacent.get(here, ())):
+                if name not in distance:
+                    distance[name] = distance[here] + 1
+                    queue.append(name)
+        return distance
+
+    def target(self, name: str, hops: int) -> Target:
+        """What collectors need to know of a service; one that is not listed is looked for by its name."""
+        service = self.services.get(name, Service())
+        balancer = service.load_balancer
+        return Target(
+            service=name,
+            hops=hops,
+            datadog_tags=service.datadog_tags,
+            ecs=service.ecs,
+            load_balancer=_dimension(balancer.listener_rule_arn, "listener-rule/", 3) if balancer else None,
+            target_group=_dimension(balancer.target_group_arn, "targetgroup/", 2) if balancer else None,
+        )
+
+    def resources(self) -> dict[str, Resource]:
+        """What may be changed, by service."""
+        return {
+            name: Resource(
+                service=name,
+                cluster=s.ecs.cluster if s.ecs else None,
+                ecs_service=s.ecs.service if s.ecs else None,
+                min_tasks=s.min_tasks,
+                max_tasks=s.max_tasks,
+                **(s.load_balancer.model_dump() if s.load_balancer else {}),
+            )
+            for name, s in self.services.items()
+        }
+
+
+def _dimension(arn: str, marker: str, parts: int) -> str | None:
+    """The CloudWatch dimension inside an ELB ARN: ``app/shop/50dc6c`` or ``targetgroup/pay/6d0e``."""
+    _, found, rest = arn.partition(marker)
+    if not found:
+        return None
+    dimension = "/".join(rest.split("/")[:parts])
+    return marker + dimension if marker == "targetgroup/" else dimension

@@ -1,0 +1,112 @@
+"""What nodes may touch, as Protocols. ``app/wiring.py`` makes the real ones."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from pydantic import JsonValue
+
+from collectors.base import Collector, Telemetry, Window
+from executors.base import AnyOperation, Clock
+from graph.catalogue import Catalogue
+from graph.llms.base import Analyst
+from graph.state import Alert, StepResult
+
+
+class Snapshots(Protocol):
+    """Raw telemetry, stored once per incident, round and source, compressed and hashed."""
+
+    async def get(self, incident_id: str, round_: int, source: str) -> tuple[Telemetry, str] | None:
+        """The telemetry and its sha256, if this source was collected in this round already."""
+
+    async def put(self, incident_id: str, round_: int, telemetry: Telemetry) -> str:
+        """Store it; the sha256 of its canonical JSON. A second put of the same key keeps the first."""
+
+
+@dataclass(frozen=True)
+class ClaimedStep:
+    """A ledger row. ``result`` is None while the step is claimed and nothing is known of its end."""
+
+    step_id: str
+    fresh: bool  # claimed by this very call: nobody has made the call yet
+    claimed_at: datetime
+    before: dict[str, JsonValue]
+    result: StepResult | None
+
+
+class Ledger(Protocol):
+    """Every write to the outside world, claimed before the call, in Postgres."""
+
+    async def find(
+        self, incident_id: str, plan_revision: str, ordinal: int, *, undo: bool = False
+    ) -> ClaimedStep | None:
+        """What became of a step that was claimed before, by a process that may be dead."""
+
+    async def claim(
+        self,
+        incident_id: str,
+        plan_revision: str,
+        ordinal: int,
+        operation: str,
+        params: Mapping[str, JsonValue],
+        resource: str,
+        before: Mapping[str, JsonValue],
+        at: datetime,
+        *,
+        undo: bool = False,
+    ) -> ClaimedStep:
+        """Claim a step nobody has claimed. Raises ResourceBusy if another step holds the resource.
+
+        Postgres refuses a step without a stored decision on that plan revision.
+        """
+
+    async def retake(self, step_id: str) -> bool:
+        """Claim again a step whose probe said it was never made; only one caller gets True."""
+
+    async def finish(self, step_id: str, result: StepResult) -> None:
+        """Record the result and release the resource."""
+
+
+class ResourceBusy(Exception):
+    """Another action holds this resource; one action at a time per resource."""
+
+
+Windows = Callable[[Alert, datetime], tuple[Window, tuple[Window, ...]]]
+
+
+def standard_windows(alert: Alert, now: datetime) -> tuple[Window, tuple[Window, ...]]:
+    """The incident window (ten minutes before the alert's time up to now, at most half an hour), and the baseline.
+
+    The baseline is the 50 minutes before the incident window: near enough to share its load, far enough not to
+    share the fault.
+    """
+    at = alert.occurred_at
+    end = min(max(now, at + timedelta(minutes=1)), at + timedelta(minutes=30))
+    start = at - timedelta(minutes=10)
+    return Window(start=start, end=end), (Window(start=start - timedelta(minutes=50), end=start),)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long ActionExecutor looks before it judges; seconds of the operated world's clock."""
+
+    poll_s: float = 30.0
+    hold_s: float = 300.0  # effects must stay met for so long: a restart often helps for a few minutes only
+    worse_after_s: float = 120.0  # a change may shake things at first
+    busy_s: float = 300.0  # wait for a resource that another action holds
+
+
+@dataclass(frozen=True)
+class Deps:
+    """Everything outside the graph that nodes may reach."""
+
+    catalogue: Catalogue
+    collectors: Sequence[Collector]
+    snapshots: Snapshots
+    analyst: Analyst
+    operations: Mapping[str, AnyOperation]
+    ledger: Ledger
+    clock: Clock
+    windows: Windows = standard_windows
+    patience: Patience = field(default_factory=Patience)

@@ -1,0 +1,37 @@
+"""Which metrics must move, and how far, for a remedy to have worked. Pure."""
+
+from collectors.base import Scope
+from graph.state import Evidence, ExpectedEffect, Finding, RootCause
+
+MAX_EFFECTS = 5
+CLOSED = 0.7  # a metric counts as recovered once 70 % of its distance to the baseline is closed
+WITHIN_MINUTES = 15.0
+
+
+def expected_effects(evidence: Evidence, root_cause: RootCause, scope: Scope) -> tuple[ExpectedEffect, ...]:
+    """The strongest metric findings on the cause and on the alerted service, turned round.
+
+    Load itself (requests, traffic) proves nothing about health and is left out.
+    """
+    concerned = {root_cause.component, scope.service}
+    findings = [f for f in evidence.findings if f.kind == "metric" and f.component in concerned]
+    ranked = sorted(findings, key=lambda f: (-f.effect, f.id))
+    effects = [effect for effect in map(_effect, ranked) if effect]
+    return tuple(effects[:MAX_EFFECTS])
+
+
+def _effect(finding: Finding) -> ExpectedEffect | None:
+    ref, observed, baseline = finding.ref, finding.observed, finding.baseline
+    if ref is None or observed is None or baseline is None or finding.worse == "neutral":
+        return None
+    up = finding.worse == "up"
+    if (observed > baseline) != up:
+        return None
+    return ExpectedEffect(
+        ref=ref,
+        comparator="<=" if up else ">=",
+        value=round(observed + CLOSED * (baseline - observed), 4),
+        within_minutes=WITHIN_MINUTES,
+        baseline=baseline,
+        observed=observed,
+    )

@@ -1,0 +1,333 @@
+"""ActionExecutor: runs the chosen steps through the ledger, measures, and undoes what made things worse."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydantic import BaseModel, JsonValue
+
+from collectors.base import CollectorError, Series, SeriesRef, Window
+from executors.base import AnyOperation, ExecutorError, Outcome, OutcomeUnknown
+from graph import verification as verifying
+from graph.deps import ClaimedStep, Deps, ResourceBusy
+from graph.progress import report
+from graph.state import ActionOption, Execution, PlanStep, State, StepResult, Verification
+
+NODE = "ActionExecutor"
+OK = ("succeeded", "dry_run")
+
+
+async def action_executor(deps: Deps, state: State) -> dict[str, Any]:
+    """Writes ``executions``. Runs again from its first line after a crash: the ledger knows what was done."""
+    plan, decision = state["plan"], state["decision"]
+    option = plan.options[int(decision.choice) - 1]
+    run = _Run(deps, state["incident_id"], plan.revision)
+    results = await run.steps(option)
+    verification = await run.verify(option, results)
+    undone = await run.undo(option, results) if verification.verdict == "worse" else ()
+    execution = Execution(
+        plan_revision=plan.revision,
+        choice=decision.choice,
+        title=option.title,
+        results=results,
+        verification=verification,
+        undone=undone,
+    )
+    report(
+        NODE,
+        "verdict",
+        f"verdict:{plan.revision}",
+        f"{option.title}: {verification.verdict}" + (", undone" if undone else ""),
+        {"verdict": verification.verdict, "undone": bool(undone)},
+    )
+    return {"executions": (*state.get("executions", ()), execution)}
+
+
+class _Run:
+    """One decision being carried out."""
+
+    def __init__(self, deps: Deps, incident_id: str, plan_revision: str) -> None:
+        self.deps, self.incident_id, self.revision = deps, incident_id, plan_revision
+
+    # --- steps ---
+
+    async def steps(self, option: ActionOption) -> tuple[StepResult, ...]:
+        """In order; the first that does not succeed stops the rest, which are named as skipped."""
+        results: list[StepResult] = []
+        for ordinal, step in enumerate(option.steps, 1):
+            if results and results[-1].status not in OK:
+                results.append(self._result(ordinal, step, "skipped", "an earlier step did not succeed"))
+                continue
+            self._tell("step_started", ordinal, step.operation, f"{step.operation}: running")
+            result = await self._step(ordinal, step)
+            self._tell(
+                "step_finished",
+                ordinal,
+                step.operation,
+                f"{step.operation}: {result.status}" + (f" - {result.detail}" if result.detail else ""),
+                status=result.status,
+            )
+            results.append(result)
+        return tuple(results)
+
+    async def _step(self, ordinal: int, step: PlanStep) -> StepResult:
+        operation = self.deps.operations[step.operation]
+        params = operation.params.model_validate(step.params)
+        claimed = await self.deps.ledger.find(self.incident_id, self.revision, ordinal)
+        try:
+            if claimed is None:
+                before = await operation.inspect(params)
+                operation.preview(params, before)  # refuses what must not run now
+                claimed = await self._claim(ordinal, operation, step, operation.resource(params), before)
+        except (ExecutorError, ResourceBusy) as error:
+            return self._result(ordinal, step, "failed", str(error))
+        if claimed.result:
+            return claimed.result
+        result = await self._carry_out(ordinal, operation, step, claimed)
+        result = result.model_copy(update={"claimed_at": claimed.claimed_at, "finished_at": self.deps.clock.now()})
+        await self.deps.ledger.finish(claimed.step_id, result)
+        return result
+
+    async def _claim(
+        self,
+        ordinal: int,
+        operation: AnyOperation,
+        step: PlanStep,
+        resource: str,
+        before: dict[str, JsonValue],
+        *,
+        undo: bool = False,
+    ) -> ClaimedStep:
+        """Claim, waiting a while for a resource that another action holds. Raises ResourceBusy."""
+        clock = self.deps.clock
+        give_up = clock.now() + timedelta(seconds=self.deps.patience.busy_s)
+        while True:
+            try:
+                return await self.deps.ledger.claim(
+                    self.incident_id,
+                    self.revision,
+                    ordinal,
+                    operation.name,
+                    step.params,
+                    "" if operation.read_only or operation.dry_run else resource,
+                    before,
+                    clock.now(),
+                    undo=undo,
+                )
+            except ResourceBusy:
+                if clock.now() >= give_up:
+                    raise
+                await clock.sleep(self.deps.patience.poll_s)
+
+    async def _carry_out(
+        self, ordinal: int, operation: AnyOperation, step: PlanStep, claimed: ClaimedStep
+    ) -> StepResult:
+        """The one attempt, or after a crash the probe that tells whether it was made."""
+        params, before = operation.params.model_validate(step.params), claimed.before
+        detail = ""
+        request_ids: tuple[str, ...] = ()
+        try:
+            if await self._must_call(operation, step, claimed):
+                try:
+                    outcome = await operation.execute(params, before)
+                    detail, request_ids = outcome.detail, outcome.request_ids
+                except OutcomeUnknown as error:
+                    if await operation.probe(params, before) != "done":
+                        raise
+                    detail = f"{error}; read back: it was done"
+            after = await operation.settle(params, before)
+        except (OutcomeUnknown, _CannotTell) as error:
+            return self._result(ordinal, step, "unknown", str(error), before=before)
+        except ExecutorError as error:
+            return self._result(ordinal, step, "failed", str(error), before=before, request_ids=request_ids)
+        status = "dry_run" if operation.dry_run else "succeeded"
+        return self._result(ordinal, step, status, detail, before=before, after=after, request_ids=request_ids)
+
+    async def _must_call(self, operation: AnyOperation, step: PlanStep, claimed: ClaimedStep) -> bool:
+        if claimed.fresh:
+            return True
+        probe = await operation.probe(operation.params.model_validate(step.params), claimed.before)
+        if probe == "unknown":
+            raise _CannotTell(
+                "a process died between claim and result, and the present state does not tell"
+                " whether the call was made: look at it before you decide again"
+            )
+        if probe == "not_done" and not await self.deps.ledger.retake(claimed.step_id):
+            raise _CannotTell("another process has taken this step over")
+        return probe == "not_done"
+
+    # --- verification ---
+
+    async def verify(self, option: ActionOption, results: Sequence[StepResult]) -> Verification:
+        """Measure the expected effects until they hold, or are clearly worse, or their time is over."""
+        if any(r.status == "dry_run" for r in results):
+            return Verification(verdict="not_measurable", detail="Rehearsal: nothing was changed.")
+        calls = [r for r in results if r.claimed_at and r.finished_at]
+        failed = next((r for r in results if r.status not in OK), None)
+        if not calls or not option.expected:
+            why = f"{failed.operation} {failed.status}: {failed.detail}" if failed else "nothing to measure"
+            return Verification(verdict="not_measurable", detail=why)
+        first = min(r.claimed_at for r in calls if r.claimed_at)
+        last = max(r.finished_at for r in calls if r.finished_at)
+        before = await self._levels(option, Window(start=first - timedelta(minutes=3), end=first))
+        if failed:
+            result = await self._measure(option, before, last)
+            remain = [r.operation for r in results if r.status == "succeeded"]
+            return result.model_copy(
+                update={
+                    "verdict": "unchanged" if result.verdict == "resolved" else result.verdict,
+                    "detail": f"{failed.operation} {failed.status}: {failed.detail}."
+                    + (f" Still in place: {', '.join(remain)}." if remain else ""),
+                }
+            )
+        return await self._watch(option, before, last)
+
+    async def _watch(
+        self, option: ActionOption, before: dict[verifying.Key, float | None], since: datetime
+    ) -> Verification:
+        clock, patience = self.deps.clock, self.deps.patience
+        deadline = since + timedelta(minutes=max(e.within_minutes for e in option.expected))
+        met_since: datetime | None = None
+        worse_in_a_row, poll = 0, 0
+        while True:
+            await clock.sleep(patience.poll_s)
+            poll += 1
+            now = clock.now()
+            seen = await self._measure(option, before, since)
+            report(
+                NODE,
+                "verification",
+                f"verify:{self.revision}:{poll}",
+                f"{sum(c.status == 'met' for c in seen.checks)} of {len(seen.checks)} expected effects met",
+                {"status": "verifying", "checks": [c.detail for c in seen.checks]},
+            )
+            met_since = (met_since or now) if seen.verdict == "resolved" else None
+            worse_in_a_row = worse_in_a_row + 1 if seen.verdict == "worse" else 0
+            if met_since and (now - met_since).total_seconds() >= patience.hold_s:
+                return seen.model_copy(
+                    update={"detail": f"All expected effects held for {patience.hold_s / 60:g} minutes."}
+                )
+            if worse_in_a_row >= 3 and (now - since).total_seconds() >= patience.worse_after_s:
+                return seen.model_copy(update={"detail": "It got worse, three readings in a row."})
+            if now >= deadline and not met_since:
+                return seen.model_copy(update={"detail": self._too_late(option)})
+
+    def _too_late(self, option: ActionOption) -> str:
+        minutes = max(e.within_minutes for e in option.expected)
+        return f"Not all expected effects were met, and held, within {minutes:g} minutes."
+
+    async def _measure(
+        self, option: ActionOption, before: dict[verifying.Key, float | None], since: datetime
+    ) -> Verification:
+        now = self.deps.clock.now()
+        window = Window(start=max(since, now - timedelta(minutes=2)), end=now)
+        checks = verifying.checks(option.expected, before, await self._levels(option, window))
+        return Verification(verdict=verifying.verdict(checks), checks=checks)
+
+    async def _levels(self, option: ActionOption, window: Window) -> dict[verifying.Key, float | None]:
+        by_source: dict[str, list[SeriesRef]] = defaultdict(list)
+        for effect in option.expected:
+            by_source[effect.ref.source].append(effect.ref)
+        series: list[Series] = []
+        for collector in self.deps.collectors:
+            if refs := by_source.get(collector.name):
+                try:
+                    series += await collector.measure(refs, window)
+                except CollectorError as error:
+                    report(
+                        NODE,
+                        "gap",
+                        f"gap:{self.revision}:{collector.name}:{window.end.timestamp():.0f}",
+                        f"{collector.name} could not be measured: {error.detail}",
+                    )
+        return {verifying.key(e.ref): verifying.level(series, e.ref, window) for e in option.expected}
+
+    # --- undo ---
+
+    async def undo(self, option: ActionOption, results: Sequence[StepResult]) -> tuple[StepResult, ...]:
+        """Put back, last first, every step that succeeded and can be put back."""
+        undone: list[StepResult] = []
+        for result, step in reversed(list(zip(results, option.steps, strict=True))):
+            operation = self.deps.operations[step.operation]
+            if result.status == "succeeded" and operation.reversible:
+                undone.append(await self._undo_step(result, step, operation))
+        return tuple(undone)
+
+    async def _undo_step(self, result: StepResult, step: PlanStep, operation: AnyOperation) -> StepResult:
+        ordinal, params = result.ordinal, operation.params.model_validate(step.params)
+        claimed = await self.deps.ledger.find(self.incident_id, self.revision, ordinal, undo=True)
+        try:
+            if claimed is None:
+                claimed = await self._claim(
+                    ordinal, operation, step, operation.resource(params), result.before, undo=True
+                )
+        except ResourceBusy as error:
+            return self._result(ordinal, step, "failed", f"undo: {error}")
+        if claimed.result:
+            return claimed.result
+        try:
+            outcome = await self._put_back(operation, params, result, claimed)
+            put_back = self._result(
+                ordinal,
+                step,
+                "succeeded",
+                f"undone: {outcome.detail}",
+                before=result.after,
+                after=result.before,
+                request_ids=outcome.request_ids,
+            )
+        except OutcomeUnknown as error:
+            put_back = self._result(ordinal, step, "unknown", f"undo: {error}")
+        except ExecutorError as error:
+            put_back = self._result(ordinal, step, "failed", f"undo: {error}")
+        put_back = put_back.model_copy(update={"claimed_at": claimed.claimed_at, "finished_at": self.deps.clock.now()})
+        await self.deps.ledger.finish(claimed.step_id, put_back)
+        self._tell("step_undone", ordinal, step.operation, f"{step.operation}: {put_back.detail}")
+        return put_back
+
+    async def _put_back(
+        self, operation: AnyOperation, params: BaseModel, result: StepResult, claimed: ClaimedStep
+    ) -> Outcome:
+        if not claimed.fresh and await operation.probe(params, result.before) == "not_done":
+            return Outcome(detail="it had been put back already")  # by a process that died before it said so
+        return await operation.undo(params, result.before)
+
+    # --- telling ---
+
+    def _result(
+        self,
+        ordinal: int,
+        step: PlanStep,
+        status: str,
+        detail: str,
+        *,
+        before: dict[str, JsonValue] | None = None,
+        after: dict[str, JsonValue] | None = None,
+        request_ids: tuple[str, ...] = (),
+    ) -> StepResult:
+        return StepResult.model_validate(
+            {
+                "ordinal": ordinal,
+                "operation": step.operation,
+                "params": step.params,
+                "status": status,
+                "detail": detail,
+                "before": before or {},
+                "after": after or {},
+                "request_ids": request_ids,
+            }
+        )
+
+    def _tell(self, kind: str, ordinal: int, operation: str, message: str, **data: JsonValue) -> None:
+        report(
+            NODE,
+            kind,
+            f"{kind}:{self.revision}:{ordinal}",
+            message,
+            {"ordinal": ordinal, "operation": operation, **data},
+        )
+
+
+class _CannotTell(Exception):
+    """Whether the call was made cannot be told: a person must look."""

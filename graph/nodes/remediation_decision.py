@@ -1,0 +1,25 @@
+"""RemediationDecision: the graph waits here for a person."""
+
+from typing import Any
+
+from langgraph.types import interrupt
+
+from graph.deps import Deps
+from graph.state import Decision, State
+
+
+class StaleDecision(Exception):
+    """The decision was made on another plan than the one that is waiting."""
+
+
+async def remediation_decision(_deps: Deps, state: State) -> dict[str, Any]:
+    """Writes ``decision`` and ``hints``. Everything before ``interrupt()`` runs again on resume: there is nothing."""
+    plan = state["plan"]
+    answer = interrupt({"plan_revision": plan.revision, "options": [o.title for o in plan.options]})
+    decision = Decision.model_validate(answer)
+    if decision.plan_revision != plan.revision:
+        raise StaleDecision(f"decided on plan {decision.plan_revision}, waiting is {plan.revision}")
+    hints = state.get("hints", ())
+    if decision.choice == "re_analyze" and decision.hint:
+        hints = (*hints, decision.hint)
+    return {"decision": decision, "hints": hints}

@@ -1,0 +1,76 @@
+"""Whatever the model does, there is an answer that says who gave it."""
+
+import pytest
+
+from graph.llms.base import LlmError
+from graph.llms.fallback import FallbackAnalyst
+from graph.llms.rules import RulesAnalyst, explain
+from graph.llms.scripted import ScriptedAnalyst
+from graph.state import Claim, RootCause
+from tests.graph.llms import incidents
+
+EVIDENCE = incidents.pool_exhaustion()
+ANALYSIS = incidents.analysis(EVIDENCE)
+PLAN = incidents.plan(EVIDENCE, explain(EVIDENCE, "checkout-service"))
+
+
+def told(*claims: str, component: str | None = "payment-service") -> RootCause:
+    return RootCause(
+        component=component,
+        category="connection_pool_exhaustion",
+        title="Pool exhausted",
+        mechanism="Requests wait.",
+        claims=tuple(Claim(text=text, evidence=("E1",), verified=True) for text in claims),
+        confidence="high",
+        engine="gpt-4o",
+    )
+
+
+def behind(primary: ScriptedAnalyst) -> FallbackAnalyst:
+    return FallbackAnalyst(primary, RulesAnalyst())
+
+
+async def test_a_supported_answer_is_kept() -> None:
+    answer = await behind(ScriptedAnalyst(told("50 active.", "999 active."))).analyze(ANALYSIS)
+    assert (answer.engine, answer.engine_note, answer.title) == ("gpt-4o", "", "Pool exhausted")
+
+
+async def test_an_honest_shrug_is_kept() -> None:
+    answer = await behind(ScriptedAnalyst(told(component=None))).analyze(ANALYSIS)
+    assert (answer.component, answer.engine) == (None, "gpt-4o")
+
+
+async def test_a_failure_is_answered_by_the_rules() -> None:
+    broken = ScriptedAnalyst(error=LlmError("gpt-4o timed out after 60 s"))
+    answer = await behind(broken).analyze(ANALYSIS)
+    assert (answer.component, answer.engine) == ("payment-service", "rules")
+    assert answer.engine_note == "gpt-4o timed out after 60 s; the rules engine answered"
+    options = await behind(broken).plan(PLAN)
+    assert {(o.engine, o.engine_note) for o in options} == {("rules", answer.engine_note)}
+    assert len(options) == 3
+
+
+@pytest.mark.parametrize("lie", [told("999 active."), told(), told("50 active.", component="billing-service")])
+async def test_an_answer_without_support_is_replaced(lie: RootCause) -> None:
+    answer = await behind(ScriptedAnalyst(lie)).analyze(ANALYSIS)
+    assert (answer.component, answer.engine) == ("payment-service", "rules")
+    assert "nothing that the evidence supports" in answer.engine_note
+
+
+async def test_an_empty_plan_is_replaced() -> None:
+    options = await behind(ScriptedAnalyst(told())).plan(PLAN)
+    assert options[0].engine_note == "scripted proposed no action; the rules engine answered"
+
+
+async def test_other_errors_are_not_swallowed() -> None:
+    with pytest.raises(ZeroDivisionError):
+        await behind(ScriptedAnalyst(error=ZeroDivisionError())).analyze(ANALYSIS)
+
+
+async def test_the_script_keeps_what_it_was_asked() -> None:
+    script = ScriptedAnalyst(told(), delay_s=0.001)
+    await script.analyze(ANALYSIS)
+    await script.plan(PLAN)
+    assert (script.analyses, script.plans) == ([ANALYSIS], [PLAN])
+    with pytest.raises(LlmError):
+        await ScriptedAnalyst().analyze(ANALYSIS)
