@@ -1,0 +1,135 @@
+"""The shop's own back door for tests and benchmarks: what was changed, the truth, and trouble on demand.
+
+The product never calls it.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field, model_validator
+
+from app.simulator.shop import Shop
+
+Json = dict[str, object]
+KEPT = 1000
+
+
+class _Target(BaseModel):
+    operation: str | None = Field(default=None, description="An AWS operation, e.g. UpdateService")
+    path: str | None = Field(default=None, description="A path prefix, e.g. /api/v2/logs")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "_Target":
+        if (self.operation is None) == (self.path is None):
+            raise ValueError("give either an operation or a path")
+        return self
+
+    def hits(self, operation: str, path: str) -> bool:
+        if self.operation is not None:
+            return self.operation == operation
+        return bool(self.path) and path.startswith(str(self.path))
+
+
+class Hold(_Target):
+    """Hold the next such call, before or after it takes effect.
+
+    A call held before whose caller has gone away by the end of the hold is never made.
+    """
+
+    when: Literal["before", "after"] = "before"
+    seconds: Annotated[float, Field(gt=0, le=600)]
+
+
+class Fail(_Target):
+    """Answer the next ``times`` such calls with this HTTP status, without effect."""
+
+    status: Annotated[int, Field(ge=400, le=599)] = 500
+    code: str = Field(default="", description="AWS error code; ServerException or ThrottlingException if empty")
+    times: Annotated[int, Field(ge=1)] = 1
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A mutating request."""
+
+    at: datetime
+    operation: str
+    params: Json
+    request_id: str
+
+
+class BackDoor:
+    """Records mutating requests, and holds or fails calls as asked."""
+
+    def __init__(self, shop: Shop) -> None:
+        self._shop = shop
+        self.recorded: deque[Recorded] = deque(maxlen=KEPT)
+        self._holds: list[Hold] = []
+        self._failures: list[Fail] = []
+
+    def record(self, operation: str, params: Json, request_id: str) -> None:
+        """Remember a mutating request that was carried out."""
+        self.recorded.append(Recorded(self._shop.clock.now(), operation, params, request_id))
+
+    def failure(self, operation: str, path: str) -> Fail | None:
+        """The failure that is due for this call, if any."""
+        for fail in self._failures:
+            if fail.hits(operation, path):
+                fail.times -= 1
+                if fail.times == 0:
+                    self._failures.remove(fail)
+                return fail
+        return None
+
+    def hold(self, operation: str, path: str) -> Hold | None:
+        """The hold that is due for this call, if any; it is used up."""
+        for hold in self._holds:
+            if hold.hits(operation, path):
+                self._holds.remove(hold)
+                return hold
+        return None
+
+    def router(self) -> APIRouter:
+        """The HTTP side."""
+        router = APIRouter(prefix="/_shop")
+        router.add_api_route("/requests", self._requests, methods=["GET"])
+        router.add_api_route("/state", self._state, methods=["GET"])
+        router.add_api_route("/hold", self._add_hold, methods=["POST"], status_code=204)
+        router.add_api_route("/fail", self._add_failure, methods=["POST"], status_code=204)
+        return router
+
+    def _requests(self) -> list[Recorded]:
+        return list(self.recorded)
+
+    def _add_hold(self, hold: Hold) -> None:
+        self._holds.append(hold)
+
+    def _add_failure(self, fail: Fail) -> None:
+        self._failures.append(fail)
+
+    def _state(self) -> Json:
+        shop = self._shop
+        with shop.live() as now:
+            ticks = shop.latest(1)
+            latest = ticks[0] if ticks else None
+            return {
+                "scenario": shop.scenario.name,
+                "now": datetime.fromtimestamp(now, UTC),
+                "loads": latest.loads if latest else {},
+                "payment": latest.flow if latest else None,
+                "pools": dict(shop.payments.pools),
+                "weights": {rule.spec.name: rule.kept for rule in shop.balancer.rules.values()},
+                "services": {
+                    name: {
+                        "desired": service.desired,
+                        "running": len(service.running(now)),
+                        "version": service.primary.definition.version,
+                        "rollout_state": service.primary.rollout_state,
+                    }
+                    for name, service in shop.cluster.services.items()
+                },
+                "ticks": len(shop.ticks(0.0, now)),
+            }
