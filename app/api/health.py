@@ -1,0 +1,52 @@
+"""Health, readiness, metrics."""
+
+from fastapi import APIRouter
+from fastapi.responses import PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+from pydantic import BaseModel
+
+from app.api.access import CallerDep, ProductDep
+from app.api.problems import responses
+from app.store.incidents import count_by_status
+
+router = APIRouter(tags=["health"])
+
+
+class Health(BaseModel):
+    """It lives."""
+
+    status: str = "ok"
+
+
+@router.get("/healthz", summary="Is the process alive?")
+async def healthz() -> Health:
+    """No authentication; touches nothing."""
+    return Health()
+
+
+@router.get("/readyz", summary="Can it take alerts?", responses=responses(503))
+async def readyz(product: ProductDep) -> Health:
+    """No authentication; asks the database."""
+    async with product.pool.connection() as connection:
+        await connection.execute("select 1")
+    return Health()
+
+
+@router.get(
+    "/metrics",
+    summary="Prometheus metrics",
+    response_class=PlainTextResponse,
+    responses=responses(401, 503),
+)
+async def metrics(product: ProductDep, _: CallerDep) -> PlainTextResponse:
+    """Incidents by status and jobs by state; the same from every process, as they come from Postgres."""
+    registry = CollectorRegistry()
+    incidents = Gauge("autopilot_incidents", "Incidents by status", ["status"], registry=registry)
+    jobs = Gauge("autopilot_jobs", "Jobs in the queue by state", ["state"], registry=registry)
+    async with product.pool.connection() as connection:
+        for row in await count_by_status(connection):
+            incidents.labels(row["status"]).set(row["incidents"])
+        query = "select status::text as state, count(*) as jobs from procrastinate_jobs group by status"
+        for row in await (await connection.execute(query)).fetchall():
+            jobs.labels(row["state"]).set(row["jobs"])
+    return PlainTextResponse(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

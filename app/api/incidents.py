@@ -1,0 +1,307 @@
+"""Incidents: open, list, read, follow."""
+
+import asyncio
+import base64
+import binascii
+import json
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID, uuid4
+
+from fastapi import APIRouter, Header, HTTPException, Query, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+from pydantic import AwareDatetime, BaseModel, Field, JsonValue, field_validator
+from sse_starlette import EventSourceResponse, ServerSentEvent
+
+from app import report
+from app.api.access import CallerDep, ProductDep
+from app.api.problems import responses
+from app.db import Connection, Row
+from app.incidents import NotFound, open_by_hand
+from app.store import incidents as store
+from app.store import ledger
+from app.wiring import Product
+from graph.state import Alert, Finding, Severity
+
+router = APIRouter(tags=["incidents"])
+
+POLL_S = 0.3
+END = ("resolved", "closed", "needs_attention")
+
+
+class OpenIncident(BaseModel):
+    """A service and the time its trouble showed."""
+
+    service: str = Field(min_length=1, max_length=200, examples=["payment-service"])
+    occurred_at: AwareDatetime = Field(examples=["2024-12-20T09:15:00Z"])
+    title: str = Field(default="", max_length=500)
+    severity: Severity = "critical"
+
+    @field_validator("service", "title")
+    @classmethod
+    def _storable(cls, text: str) -> str:
+        if "\x00" in text:
+            raise ValueError("a NUL character cannot be stored")
+        return text.encode("utf-8", "replace").decode()
+
+
+class OpenedIncident(BaseModel):
+    """Where to follow it."""
+
+    incident_id: str
+    created: bool = Field(description="False if this key, or this service and time, has an open incident already")
+
+
+class IncidentSummary(BaseModel):
+    """One line of the list."""
+
+    id: str
+    service: str
+    title: str
+    severity: str
+    source: str
+    environment: str
+    occurred_at: datetime
+    status: str
+    status_reason: str
+    round: int
+    opened_by: str
+    opened_at: datetime
+    updated_at: datetime
+    closed_at: datetime | None
+
+
+class IncidentPage(BaseModel):
+    """One page, newest first."""
+
+    incidents: list[IncidentSummary]
+    next_cursor: str | None = Field(description="Send as `cursor` for the next page; null on the last one")
+
+
+class AlertSeen(BaseModel):
+    """One alert of an incident."""
+
+    id: UUID
+    transition: str
+    merge_reason: str
+    received_at: datetime
+    body: dict[str, JsonValue]
+
+
+class IncidentDetail(IncidentSummary):
+    """Status, alerts, timeline and where the rest is."""
+
+    alerts: list[AlertSeen]
+    timeline: list[report.TimelineEntry]
+    links: dict[str, str]
+
+
+class LedgerStep(BaseModel):
+    """One claimed step, as the ledger has it."""
+
+    plan_revision: str
+    ordinal: int
+    undo: bool
+    operation: str
+    params: dict[str, JsonValue]
+    resource: str
+    before: dict[str, JsonValue]
+    attempt: int
+    claimed_at: datetime
+    finished_at: datetime | None
+    result: dict[str, JsonValue] | None
+
+
+class Executions(BaseModel):
+    """What was done, and what came of it."""
+
+    steps: list[LedgerStep]
+    executions: list[dict[str, JsonValue]]
+
+
+@router.post(
+    "/incidents",
+    status_code=202,
+    summary="Start a root-cause analysis by hand",
+    responses=responses(401, 403, 422, 503),
+)
+async def open_incident(
+    body: OpenIncident,
+    product: ProductDep,
+    who: CallerDep,
+    idempotency_key: Annotated[
+        str | None, Header(max_length=200, description="The same key opens one incident")
+    ] = None,
+) -> OpenedIncident:
+    """Needs the role responder. The service must be in the catalogue."""
+    if body.occurred_at > product.clock.now():
+        raise HTTPException(422, f"occurred_at is in the future: it is {product.clock.now():%Y-%m-%dT%H:%M:%SZ} now.")
+    key = f"rest:{body.service}:{body.occurred_at.isoformat()}"
+    alert = Alert(
+        source="rest",
+        title=body.title or f"{body.service}: investigation asked for",
+        severity=body.severity,
+        service=body.service,
+        occurred_at=body.occurred_at,
+        fingerprint=key,
+        cycle_key=key if not idempotency_key else f"{key}:{uuid4()}",
+    )
+    scoped = f"{who.name}:{idempotency_key}" if idempotency_key else None
+    opened = await open_by_hand(product.desk, alert, who, scoped)
+    assert opened.incident_id is not None
+    return OpenedIncident(incident_id=opened.incident_id, created=opened.created)
+
+
+@router.get("/incidents", summary="List incidents", responses=responses(401, 422))
+async def list_incidents(
+    product: ProductDep,
+    _: CallerDep,
+    status: Annotated[str | None, Query(examples=["awaiting_decision"])] = None,
+    service: str | None = None,
+    severity: Severity | None = None,
+    source: str | None = None,
+    text: Annotated[str | None, Query(description="In title or service", max_length=200)] = None,
+    since: Annotated[AwareDatetime | None, Query(alias="from")] = None,
+    until: Annotated[AwareDatetime | None, Query(alias="to")] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[str | None, Query(max_length=300)] = None,
+) -> IncidentPage:
+    """Newest first."""
+    wanted = store.Filter(status, service, severity, source, text, since, until)
+    async with product.pool.connection() as connection:
+        rows = await store.page(connection, wanted, limit + 1, _decode(cursor) if cursor else None)
+    page = rows[:limit]
+    more = _encode(page[-1]) if len(rows) > limit else None
+    return IncidentPage(incidents=[IncidentSummary.model_validate(r) for r in page], next_cursor=more)
+
+
+@router.get("/incidents/{incident_id}", summary="One incident", responses=responses(401, 404))
+async def get_incident(incident_id: str, product: ProductDep, _: CallerDep) -> IncidentDetail:
+    """Status, alerts, timeline, links."""
+    async with product.pool.connection() as connection:
+        row = await _row(connection, incident_id)
+        alerts, events = await store.alerts(connection, incident_id), await store.events(connection, incident_id)
+    here = f"/incidents/{incident_id}"
+    return IncidentDetail.model_validate(
+        {k: row[k] for k in IncidentSummary.model_fields}
+        | {
+            "alerts": alerts,
+            "timeline": events,
+            "links": {name: f"{here}/{name}" for name in ("events", "report", "evidence", "actions", "executions")},
+        }
+    )
+
+
+@router.get(
+    "/incidents/{incident_id}/events",
+    summary="Follow an incident (server-sent events)",
+    responses={200: {"content": {"text/event-stream": {}}}, **responses(401, 404)},
+    response_class=EventSourceResponse,
+)
+async def follow_incident(
+    incident_id: str,
+    request: Request,
+    product: ProductDep,
+    _: CallerDep,
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> EventSourceResponse:
+    """The timeline from the start, or after `Last-Event-ID`, then live. Ends when the incident is closed."""
+    async with product.pool.connection() as connection:
+        await _row(connection, incident_id)
+    after = int(last_event_id) if last_event_id and last_event_id.isascii() and last_event_id.isdigit() else 0
+    return EventSourceResponse(_events(request, product, incident_id, after), ping=15)
+
+
+async def _events(request: Request, product: Product, incident_id: str, after: int) -> AsyncIterator[ServerSentEvent]:
+    while not await request.is_disconnected():
+        async with product.pool.connection() as connection:
+            row = await store.get(connection, incident_id)
+            rows = await store.events(connection, incident_id, after)
+        for event in rows:
+            after = event["id"]
+            data = {"at": event["at"].isoformat(), **{k: event[k] for k in ("kind", "node", "message", "data")}}
+            yield ServerSentEvent(json.dumps(data, ensure_ascii=False), event=event["kind"], id=str(after))
+        if not rows:
+            if row is None or row["status"] in END:
+                return
+            await asyncio.sleep(POLL_S)
+
+
+@router.get(
+    "/incidents/{incident_id}/report",
+    summary="The root-cause report",
+    response_model=report.Report,
+    responses={200: {"content": {"text/markdown": {}}}, **responses(401, 404)},
+)
+async def get_report(
+    incident_id: str,
+    product: ProductDep,
+    _: CallerDep,
+    accept: Annotated[str, Header()] = "application/json",
+    format_: Annotated[Literal["json", "markdown"] | None, Query(alias="format")] = None,
+) -> Response:
+    """JSON, or markdown with `Accept: text/markdown` or `?format=markdown`."""
+    built = await load_report(product, incident_id)
+    if format_ == "markdown" or (format_ is None and "text/markdown" in accept):
+        return PlainTextResponse(report.markdown(built), media_type="text/markdown; charset=utf-8")
+    return JSONResponse(built.model_dump(mode="json", by_alias=True))
+
+
+@router.get("/incidents/{incident_id}/evidence", summary="All evidence", responses=responses(401, 404))
+async def get_evidence(incident_id: str, product: ProductDep, _: CallerDep) -> list[Finding]:
+    """E1 … En of the last round."""
+    return list((await load_report(product, incident_id)).evidence)
+
+
+@router.get("/incidents/{incident_id}/evidence/{eid}", summary="One piece of evidence", responses=responses(401, 404))
+async def get_finding(incident_id: str, eid: str, product: ProductDep, _: CallerDep) -> Finding:
+    """One finding by its id."""
+    for finding in (await load_report(product, incident_id)).evidence:
+        if finding.id == eid:
+            return finding
+    raise HTTPException(404, f"Incident {incident_id} has no evidence {eid!r}.")
+
+
+@router.get("/incidents/{incident_id}/executions", summary="What was executed", responses=responses(401, 404))
+async def get_executions(incident_id: str, product: ProductDep, _: CallerDep) -> Executions:
+    """The ledger's steps as they are now, and every finished execution with its verification."""
+    async with product.pool.connection() as connection:
+        await _row(connection, incident_id)
+        steps = await ledger.steps(connection, incident_id)
+        done = await store.executions(connection, incident_id)
+    return Executions(steps=[LedgerStep.model_validate(s) for s in steps], executions=[e["body"] for e in done])
+
+
+async def load_report(product: Product, incident_id: str) -> report.Report:
+    """The report as of now. Raises NotFound."""
+    async with product.pool.connection() as connection:
+        return report.build(
+            await _row(connection, incident_id),
+            await store.analyses(connection, incident_id),
+            await store.decisions(connection, incident_id),
+            await store.executions(connection, incident_id),
+            await store.events(connection, incident_id),
+        )
+
+
+async def _row(connection: Connection, incident_id: str) -> Row:
+    row = await store.get(connection, incident_id) if "\x00" not in incident_id else None
+    if row is None:
+        raise NotFound(repr(incident_id))
+    return row
+
+
+def _encode(row: Row) -> str:
+    return base64.urlsafe_b64encode(f"{row['opened_at'].isoformat()} {row['id']}".encode()).decode()
+
+
+def _decode(cursor: str) -> tuple[datetime, str]:
+    try:
+        moment, _, incident_id = base64.urlsafe_b64decode(cursor.encode()).decode().partition(" ")
+        at = datetime.fromisoformat(moment)
+    except (binascii.Error, ValueError):
+        raise HTTPException(422, "cursor is not one that this list gave out.") from None
+    if at.tzinfo is None or "\x00" in incident_id:
+        raise HTTPException(422, "cursor is not one that this list gave out.")
+    return at, incident_id

@@ -1,0 +1,274 @@
+"""The command line. Imports are inside the commands, so that ``--help`` answers at once."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+
+app = typer.Typer(
+    help="AIOps Auto Pilot: from an alert to a verified remedy.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+keys = typer.Typer(help="API keys: create, list, revoke.", no_args_is_help=True)
+import_ = typer.Typer(help="Make a bundle from somebody's recorded telemetry.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
+app.add_typer(import_, name="import")
+
+RoleName = Literal["viewer", "responder", "admin"]
+
+
+def main() -> None:
+    """Entry point: errors that a person can mend are shown as a sentence, not as a stack trace."""
+    with _sentences():
+        app(standalone_mode=True)
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on")] = 8080,
+    worker: Annotated[bool, typer.Option(help="Run jobs in this process too")] = True,
+    console: Annotated[bool, typer.Option(help="Serve the Gradio console at /ui (extra: console)")] = True,
+) -> None:
+    """Serve webhooks, REST, the OpenAPI page and the console."""
+    import uvicorn
+
+    from app.db import migrate, running_database
+    from app.main import create_app
+
+    settings = _settings()
+    _log(settings)
+    with running_database(settings) as url:
+        _check(settings)
+        migrate(url)
+        _print_first_key(url)
+        uvicorn.run(
+            create_app(settings, url, worker=worker, console=console and _gradio_is_there()),
+            host=host,
+            port=port,
+            log_level=settings.log_level.lower(),
+            timeout_graceful_shutdown=3,
+        )
+
+
+@app.command()
+def worker() -> None:
+    """Run jobs, without the API. Start as many as you like, on as many machines."""
+    import asyncio
+    import signal
+
+    from app.db import migrate, running_database
+    from app.wiring import assembled
+    from app.worker import work
+
+    settings = _settings()
+    _log(settings)
+
+    async def until_told(url: str) -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        async with assembled(settings, url) as product:
+            await work(product, stop)
+
+    with running_database(settings) as url:
+        migrate(url)
+        asyncio.run(until_told(url))
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database up to date: our tables, the queue's, LangGraph's. Safe to repeat."""
+    from app.db import migrate as migrate_database
+    from app.db import running_database
+
+    with running_database(_settings()) as url:
+        migrate_database(url)
+    typer.echo("The database is up to date.")
+
+
+@app.command()
+def demo(
+    scenario: Annotated[str, typer.Option(help="black-friday or bad-deploy")] = "black-friday",
+    choice: Annotated[str, typer.Option(help="1, 2, 3 or manual: decide without asking")] = "",
+    bundle: Annotated[Path | None, typer.Option(help="A recorded bundle instead of the shop")] = None,
+    port: Annotated[int, typer.Option(help="Port of the console and API; 0 picks a free one")] = 8080,
+    speed: Annotated[float, typer.Option(help="How much faster than the wall clock the shop lives")] = 30.0,
+    console: Annotated[bool, typer.Option(help="Serve the Gradio console at /ui as well")] = True,
+) -> None:
+    """Break a shop, analyse the incident, decide, repair, verify: all on this machine, with no keys."""
+    from app.demo import Demo
+
+    raise typer.Exit(
+        Demo(scenario, choice, bundle, port=port, speed=speed, console=console and _gradio_is_there()).run()
+    )
+
+
+@app.command()
+def settings() -> None:
+    """Print every setting with its meaning, as a .env file."""
+    from app.environment import reference
+
+    typer.echo(reference(), nl=False)
+
+
+@app.command("sign-in")
+def sign_in(name: str = "console", role: RoleName = "admin") -> None:
+    """Print a link that signs a browser in, once, within 30 minutes."""
+    settings = _settings()
+    token = _issue("sign_in", name, role)
+    typer.echo(f"{settings.public_url.rstrip('/')}/sign-in?token={token}&then=/")
+
+
+@keys.command("create")
+def create_key(name: Annotated[str, typer.Argument(help="Whose key it is")], role: RoleName = "responder") -> None:
+    """Make a key and print it, this once."""
+    typer.echo(_issue("key", name, role))
+
+
+@keys.command("list")
+def list_keys() -> None:
+    """All keys, without their secrets."""
+    from app.store import credentials
+
+    for row in _in_database(credentials.keys):
+        state = "revoked" if row["revoked_at"] else "valid"
+        typer.echo(f"{row['id']}  {row['role']:<10} {state:<8} {row['created_at']:%Y-%m-%d}  {row['name']}")
+
+
+@keys.command("revoke")
+def revoke_key(key_id: Annotated[str, typer.Argument(help="The id from `autopilot keys list`")]) -> None:
+    """Make a key useless, at once."""
+    from app.store import credentials
+
+    if not _in_database(lambda connection: credentials.revoke(connection, key_id)):
+        raise typer.BadParameter(f"there is no valid key {key_id!r}; see `autopilot keys list`")
+    typer.echo(f"{key_id} is revoked.")
+
+
+@import_.command("nezha")
+def import_nezha(
+    source: Annotated[Path, typer.Argument(help="The .tar.xz, or the folder it unpacks to")],
+    case: Annotated[str, typer.Option(help="inject_time of the case, e.g. '2023-01-29 08:43:04'; see --list")] = "",
+    out: Annotated[Path | None, typer.Option(help="Folder of the new bundle")] = None,
+    list_cases: Annotated[bool, typer.Option("--list", help="Print the case ids and stop")] = False,
+) -> None:
+    """Make a bundle of one case of the Nezha TrainTicket data set."""
+    from app import nezha
+
+    if list_cases:
+        typer.echo("\n".join(nezha.cases(source)))
+        return
+    if not case:
+        raise typer.BadParameter("name a case with --case; --list prints them")
+    target = out or Path("bundles") / case.replace(" ", "T").replace(":", "-")
+    typer.echo(f"Bundle: {nezha.import_case(source, case, target)}")
+
+
+# --- shared by the commands ---
+
+
+def _settings() -> "Settings":
+    from app.settings import Settings
+
+    return Settings()
+
+
+def _check(settings: "Settings") -> None:
+    """What a web server would otherwise report from inside its start-up, with a stack trace."""
+    from app.catalogue import load
+    from app.clock import parse_clock
+    from app.wiring import create_analyst, create_collectors, create_executors, operations_by_name
+
+    catalogue, clock = load(settings.config).catalogue(), parse_clock(settings.clock)
+    create_collectors(settings.collectors, clock)
+    operations_by_name(create_executors(settings.executors, catalogue, clock))
+    create_analyst()
+
+
+def _log(settings: "Settings") -> None:
+    import logging
+
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for chatty in ("httpx", "httpx2", "alembic", "procrastinate"):
+        logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLogger().level))
+
+
+def _gradio_is_there() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("gradio") is not None
+
+
+def _print_first_key(url: str) -> None:
+    import asyncio
+
+    from app.db import create_pool, transaction
+    from app.security import ensure_admin_key
+
+    async def ensure() -> str | None:
+        async with create_pool(url) as pool, transaction(pool) as connection:
+            return await ensure_admin_key(connection)
+
+    if key := asyncio.run(ensure()):
+        typer.echo(f"Your admin key, shown this once (more: `autopilot keys create`):\n\n    {key}\n")
+
+
+def _issue(kind: Literal["key", "sign_in"], name: str, role: RoleName) -> str:
+    from app.security import issue
+
+    token: str = _in_database(lambda connection: issue(connection, kind, name, role))
+    return token
+
+
+def _in_database(work: Any) -> Any:  # the commands above know the types on both sides
+    import asyncio
+
+    from app.db import create_pool, migrate, running_database, transaction
+
+    async def once(url: str) -> Any:
+        async with create_pool(url) as pool, transaction(pool) as connection:
+            return await work(connection)
+
+    with running_database(_settings()) as url:
+        migrate(url)
+        return asyncio.run(once(url))
+
+
+@contextlib.contextmanager
+def _sentences() -> Iterator[None]:
+    from pydantic import ValidationError
+
+    try:
+        yield
+    except ValidationError as error:
+        sys.exit("\n".join(_setting_sentences(error)))
+    except Exception as error:
+        if type(error).__name__ not in _MENDABLE:
+            raise
+        sys.exit(f"autopilot: {error}")
+
+
+_MENDABLE = ("CatalogueError", "EmbeddedPostgresError", "WiringError", "DemoError", "BundleError", "OperationalError")
+
+
+def _setting_sentences(error: Any) -> Iterator[str]:
+    from app.settings import Settings
+
+    prefix = Settings.model_config.get("env_prefix", "") if error.title == "Settings" else ""
+    for problem in error.errors():
+        name = str(problem["loc"][0]) if problem["loc"] else ""
+        variable = name if name.isupper() else f"{prefix}{name}".upper()
+        yield f"autopilot: {_where(variable)}{variable}: {problem['msg'].removeprefix('Value error, ')}"
+
+
+def _where(variable: str) -> str:
+    """``.env:3: `` where the setting stands in that file."""
+    file = Path(".env")
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return next((f".env:{n}: " for n, line in enumerate(lines, 1) if line.strip().startswith(f"{variable}=")), "")

@@ -1,0 +1,186 @@
+"""What happened and why, as HTML: progress, root cause, impact, evidence, gaps, history. Pure."""
+
+from collections.abc import Sequence
+
+from app.console.markup import (
+    bullets,
+    card,
+    chip,
+    excerpt,
+    moment,
+    number,
+    outside,
+    references,
+    text,
+)
+from app.console.progress import Event, Source, Step, sources, steps
+from app.console.texts import Texts
+from app.report import Report
+from graph.state import Claim, Finding, Hop, RootCause
+
+SPARK_WIDTH, SPARK_HEIGHT = 120, 26
+
+
+def summary(report: Report, t: Texts) -> str:
+    """The incident in one line."""
+    reason = f'<span class="muted">{text(report.status_reason)}</span>' if report.status_reason else ""
+    link = f"/incidents/{text(report.incident_id)}/report?format=markdown"
+    return (
+        f'<section class="summary"><h1>{chip(report.status)} {text(report.title)}</h1><p>'
+        f"<b>{text(report.service)}</b> · {text(report.environment)} · {chip(report.severity)} · "
+        f"{t['occurred']} {moment(report.occurred_at)} · <code>{text(report.incident_id)}</code> · "
+        f'<a href="{link}" target="_blank">{t["report"]}</a> {reason}</p></section>'
+    )
+
+
+def progress(report: Report, events: Sequence[Event], t: Texts) -> str:
+    """The six boxes and the collectors ticking in."""
+    boxes = '<li class="arrow" aria-hidden="true"></li>'.join(_box(s, t) for s in steps(report, events))
+    read = "".join(_source(s, t) for s in sources(events))
+    return f'<section class="progress"><ol class="boxes">{boxes}</ol><div class="sources">{read}</div></section>'
+
+
+def _box(step: Step, t: Texts) -> str:
+    return (
+        f'<li class="box {step.state}"><b>{step.node}</b><span class="state">{t[step.state]}</span>'
+        f'<small title="{text(step.said)}">{text(step.said)}</small></li>'
+    )
+
+
+def _source(source: Source, t: Texts) -> str:
+    return (
+        f'<span class="source {source.state}" title="{text(source.said)}"><b>{text(source.name)}</b> '
+        f"{t[source.state]} <small>{text(source.said)}</small></span>"
+    )
+
+
+def root_cause(report: Report, t: Texts) -> str:
+    """Title, confidence, engine, mechanism, claims, causal path, rivals, unknowns."""
+    cause = report.root_cause
+    if cause is None:
+        return card(t["root_cause"], f'<p class="muted">{t["not_analysed"]}</p>')
+    claims = bullets((_claim(c, t) for c in cause.claims), "claims")
+    body = [
+        f'<p class="headline">{text(cause.title)}</p><p>{_confidence(cause, t)}</p><p>{text(cause.mechanism)}</p>',
+        f"<h3>{t['claims']}</h3>{claims}" if claims else "",
+        _path(report.path, t),
+        _rivals(cause, t),
+        f"<h3>{t['unknowns']}</h3>{bullets(map(text, cause.unknowns))}" if cause.unknowns else "",
+    ]
+    return card(t["root_cause"], "".join(body))
+
+
+def _confidence(cause: RootCause, t: Texts) -> str:
+    tones = {"high": "high confidence", "medium": "medium", "low": "high", "inconclusive": "high"}
+    note = f' <span class="muted">{text(cause.engine_note)}</span>' if cause.engine_note else ""
+    return (
+        chip(tones[cause.confidence], f"{t['confidence']}: {cause.confidence}")
+        + f' <span class="muted">{t["engine"]}</span> <b>{text(cause.engine)}</b>{note}'
+    )
+
+
+def _claim(claim: Claim, t: Texts) -> str:
+    mark = f'<span class="tick" title="{t["verified"]}">✓</span>'
+    if not claim.verified:
+        mark = chip("warning", t["not_verified"]) + f' <span class="muted">{text(claim.complaint)}</span>'
+    return f"{text(claim.text)} {references(claim.evidence)} {mark}"
+
+
+def _path(path: Sequence[Hop], t: Texts) -> str:
+    if not path:
+        return ""
+    hops = "".join(
+        f'<span class="hop" title="{_checks(h, t)}">→<small>{_checks(h, t)}</small></span>'
+        f'<span class="component">{text(h.effect)}</span>'
+        for h in path
+    )
+    first = f'<span class="component">{text(path[0].cause)}</span>'
+    return f'<h3>{t["causal_path"]}</h3><div class="path">{first}{hops}</div>'
+
+
+def _checks(hop: Hop, t: Texts) -> str:
+    held = [name for name in ("structural", "statistical", "temporal") if getattr(hop, name)]
+    return ", ".join(held) or t["no_check"]
+
+
+def _rivals(cause: RootCause, t: Texts) -> str:
+    rows = bullets(
+        f'<b>{text(r.component)}</b> <span class="muted">{t["rival_for"]}:</span> {text(r.for_ or "-")} '
+        f'<span class="muted">{t["rival_against"]}:</span> {text(r.against or "-")}'
+        for r in cause.rivals
+    )
+    return f"<h3>{t['rivals']}</h3>{rows}" if rows else ""
+
+
+def impact(report: Report, t: Texts) -> str:
+    """The figures, each with the evidence it was computed from."""
+    tiles = "".join(
+        f'<div class="tile"><b>{number(i.value, i.unit)}</b><span>{text(i.name)}</span>'
+        f"<small>{text(i.window)} {references(i.evidence)}</small></div>"
+        for i in report.impact
+    )
+    return card(t["impact"], f'<div class="tiles">{tiles}</div>' if tiles else "")
+
+
+def evidence(report: Report, t: Texts) -> str:
+    """The numbered findings with what was observed, the baseline, and the verbatim excerpt."""
+    if not report.evidence:
+        return ""
+    rows = "".join(_finding(f, t) for f in report.evidence)
+    digest = f'<p class="muted">{t["digest"]} <code>{text(report.evidence_digest)}</code></p>'
+    return card(t["evidence"], f'<table class="evidence"><tbody>{rows}</tbody></table>{digest}')
+
+
+def _finding(finding: Finding, t: Texts) -> str:
+    values = ""
+    if finding.observed is not None:
+        values = (
+            f'<small><span class="muted">{t["observed"]}</span> {number(finding.observed, finding.unit)} '
+            f'<span class="muted">{t["baseline"]}</span> {number(finding.baseline, finding.unit)}</small>'
+        )
+    return (
+        f'<tr data-evidence="{text(finding.id)}"><th scope="row">{text(finding.id)}</th><td>'
+        f"<b>{text(finding.component)}</b> {chip('calm', finding.kind)} <small>{moment(finding.at)}"
+        f" {text(finding.source)} {outside(finding.link, t['open_source'])}</small>{_spark(finding)}"
+        f"<p>{text(finding.summary)}</p>{values}{excerpt(finding.excerpt)}</td></tr>"
+    )
+
+
+def _spark(finding: Finding) -> str:
+    """The metric's course as a thin line."""
+    if len(finding.points) < 2:
+        return ""
+    times, values = [p[0] for p in finding.points], [p[1] for p in finding.points]
+    width, height = (max(times) - min(times)) or 1.0, (max(values) - min(values)) or 1.0
+    line = " ".join(
+        f"{(at - min(times)) / width * SPARK_WIDTH:.1f},"
+        f"{SPARK_HEIGHT - 2 - (value - min(values)) / height * (SPARK_HEIGHT - 4):.1f}"
+        for at, value in finding.points
+    )
+    return (
+        f'<svg class="spark" viewBox="0 0 {SPARK_WIDTH} {SPARK_HEIGHT}" aria-hidden="true">'
+        f'<polyline points="{line}"/></svg>'
+    )
+
+
+def gaps(report: Report, t: Texts) -> str:
+    """What could not be seen, why, and what would mend it."""
+    rows = bullets(
+        f"{chip('warning', g.reason.replace('_', ' '))} <b>{text(g.source)}</b> {text(g.detail)}"
+        + (f' <span class="muted">{text(g.mend)}</span>' if g.mend else "")
+        for g in report.gaps
+    )
+    return card(t["gaps"], rows)
+
+
+def history(report: Report, t: Texts) -> str:
+    """Decisions first, then the timeline, newest first."""
+    decided = bullets(
+        f"{moment(d.at)} <b>{text(d.by)}</b> {t['chose']} <b>{text(d.choice)}</b> "
+        f'<span class="muted">{text(d.hint or d.note)}</span> <code>{text(d.plan_revision)}</code>'
+        for d in report.decisions
+    )
+    lines = bullets(
+        (f"{moment(e.at)} <b>{text(e.node)}</b> {text(e.message)}" for e in reversed(report.history)), "timeline"
+    )
+    return card(t["decisions"], decided) + card(t["history"], lines)

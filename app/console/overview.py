@@ -1,0 +1,67 @@
+"""The frame of the page and the list of incidents, as HTML. Pure."""
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from binascii import Error as NotBase64
+from collections.abc import Sequence
+from datetime import datetime
+
+from app.console.markup import address, card, chip, moment, text
+from app.console.texts import TEXTS, Language
+from app.db import Row
+from app.security import Caller
+
+NAMES: dict[Language, str] = {"en": "English", "ko": "한국어"}
+
+
+def header(caller: Caller | None, lang: Language, incident_id: str | None) -> str:
+    """Name of the product, where to go, who is signed in, which language."""
+    t = TEXTS[lang]
+    languages = " · ".join(
+        f"<b>{name}</b>" if known == lang else f'<a href="{address(incident=incident_id, lang=known)}">{name}</a>'
+        for known, name in NAMES.items()
+    )
+    who = f"{t['signed_in']} <b>{text(caller.name)}</b> {chip('calm', caller.role)}" if caller else ""
+    return (
+        f'<header class="top"><a class="brand" href="{address(lang=lang)}">AIOps Auto Pilot</a>'
+        f'<nav><a href="{address(lang=lang)}">{t["incidents"]}</a><a href="/docs" target="_blank">{t["api"]}</a></nav>'
+        f'<span class="who">{who}</span><span class="languages">{languages}</span></header>'
+    )
+
+
+def incident_list(rows: Sequence[Row], lang: Language, *, older: str | None, paged: bool) -> str:
+    """One page of incidents, newest first. ``older`` is the cursor of the next page."""
+    t = TEXTS[lang]
+    if not rows:
+        return card(t["incidents"], f'<p class="muted">{t["no_incidents"]}</p>')
+    heads = "".join(f"<th>{t[k]}</th>" for k in ("status", "incident", "service", "severity", "occurred", "opened_by"))
+    body = "".join(_incident_row(row, lang) for row in rows)
+    pages = [f'<a class="page" href="{address(lang=lang)}">« {t["newest"]}</a>'] if paged else []
+    pages += [f'<a class="page" href="{address(before=older, lang=lang)}">{t["older"]} »</a>'] if older else []
+    table = f'<table class="incidents"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
+    return card(t["incidents"], table + f'<div class="pages">{"".join(pages)}</div>')
+
+
+def _incident_row(row: Row, lang: Language) -> str:
+    here = address(incident=row["id"], lang=lang)
+    reason = f'<small class="muted">{text(row["status_reason"])}</small>' if row["status_reason"] else ""
+    return (
+        f"<tr><td>{chip(row['status'])}</td>"
+        f'<td class="what"><a href="{here}">{text(row["title"])}</a><small class="muted">{text(row["id"])}</small>'
+        f"{reason}</td><td>{text(row['service'])}</td><td>{chip(row['severity'])}</td>"
+        f"<td>{moment(row['occurred_at'])}</td><td>{text(row['opened_by'])}</td></tr>"
+    )
+
+
+def cursor(row: Row) -> str:
+    """What the link to the next page carries: the last row seen."""
+    return urlsafe_b64encode(f"{row['opened_at'].isoformat()} {row['id']}".encode()).decode()
+
+
+def position(asked: str | None) -> tuple[datetime, str] | None:
+    """The row a cursor stands for; None for one we did not make: that is the first page."""
+    try:
+        opened_at, _, incident_id = urlsafe_b64decode((asked or "").encode()).decode().partition(" ")
+        at = datetime.fromisoformat(opened_at)
+    except (NotBase64, ValueError):
+        return None
+    return (at, incident_id) if at.tzinfo and "\x00" not in incident_id else None

@@ -1,0 +1,107 @@
+"""The connection pool, and the migration of everything that lives in Postgres."""
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool
+
+from app.embedded_postgres import EmbeddedPostgres
+from app.settings import Settings
+
+Connection = AsyncConnection[DictRow]
+Pool = AsyncConnectionPool[Connection]
+Row = dict[str, Any]
+
+MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
+MIGRATION_LOCK = 4_242_001  # any constant; all processes use the same
+
+
+@contextmanager
+def running_database(settings: Settings) -> Iterator[str]:
+    """The URL of the database; starts the embedded Postgres where no ``DATABASE_URL`` is set.
+
+    An embedded server that this process started is stopped at the end, unless others use it.
+    """
+    if settings.database_url:
+        yield settings.database_url.get_secret_value()
+        return
+    server = EmbeddedPostgres(settings.data_dir / "pg").start()
+    try:
+        yield server.url
+    finally:
+        server.stop_if_unused()
+
+
+def create_pool(url: str, *, max_size: int = 20) -> Pool:
+    """A closed pool; open it with ``async with``. Connections are in autocommit mode, rows are dicts."""
+
+    async def configure(connection: Connection) -> None:
+        # Not by `kwargs`: procrastinate's listener passes its own autocommit and would get it twice.
+        await connection.set_autocommit(True)
+        connection.prepare_threshold = 0
+        connection.row_factory = dict_row
+
+    return AsyncConnectionPool(
+        url,
+        connection_class=AsyncConnection[DictRow],
+        min_size=2,
+        max_size=max_size,
+        timeout=3.0,  # an alert's sender waits 3 to 15 s; it gets its 503 well before
+        reconnect_timeout=60.0,
+        open=False,
+        check=AsyncConnectionPool.check_connection,
+        configure=configure,
+        kwargs={"connect_timeout": 3, "application_name": "autopilot"},
+    )
+
+
+@asynccontextmanager
+async def transaction(pool: Pool) -> AsyncIterator[Connection]:
+    """One connection inside one transaction."""
+    async with pool.connection() as connection, connection.transaction():
+        yield connection
+
+
+def migrate(url: str) -> None:
+    """Bring our tables, the queue's and LangGraph's up to date. Idempotent; safe from many processes at once."""
+    from alembic import command
+    from alembic.config import Config
+    from langgraph.checkpoint.postgres import PostgresSaver
+
+    with psycopg.connect(url, autocommit=True, row_factory=dict_row) as connection:
+        _wait_for_migration_lock(connection)
+        try:
+            config = Config()
+            config.set_main_option("script_location", str(MIGRATIONS))
+            config.attributes["url"] = url
+            command.upgrade(config, "head")
+            _install_queue(connection)
+            PostgresSaver(connection).setup()
+        finally:
+            connection.execute("select pg_advisory_unlock(%s)", (MIGRATION_LOCK,))
+
+
+def _wait_for_migration_lock(connection: psycopg.Connection[DictRow]) -> None:
+    """Ask again and again: a session that waits inside ``pg_advisory_lock`` holds a snapshot, and LangGraph's
+    ``create index concurrently`` waits for all of those: a deadlock.
+    """
+    while True:
+        row = connection.execute("select pg_try_advisory_lock(%s) as mine", (MIGRATION_LOCK,)).fetchone()
+        if row and row["mine"]:
+            return
+        time.sleep(0.1)
+
+
+def _install_queue(connection: psycopg.Connection[DictRow]) -> None:
+    from procrastinate.schema import SchemaManager
+
+    row = connection.execute("select to_regclass('procrastinate_jobs') as found").fetchone()
+    if row and row["found"] is None:
+        # Several statements in one string: they cannot be prepared.
+        connection.execute(SchemaManager.get_schema(), prepare=False)

@@ -1,0 +1,106 @@
+"""The web application."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import FastAPI, HTTPException, Query, Request
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
+from fastapi.staticfiles import StaticFiles
+
+from app.api import decisions, health, incidents, problems, tools, webhooks
+from app.api.access import SESSION_COOKIE, CallerDep, ProductDep
+from app.db import transaction
+from app.security import authenticate, issue
+from app.settings import Settings
+from app.wiring import Product, assembled
+
+DESCRIPTION = """From an alert to a verified remedy.
+
+`POST /webhooks/datadog` or `POST /incidents` starts; `GET /incidents/{id}/events` follows;
+`GET /incidents/{id}/report` explains; `GET /incidents/{id}/actions` proposes;
+`POST /incidents/{id}/decision` resumes the paused graph.
+"""
+ASSETS = "/docs/assets"
+
+
+def create_app(settings: Settings, database_url: str, *, worker: bool = True, console: bool = False) -> FastAPI:
+    """The API; with ``worker`` jobs run in this process too, with ``console`` Gradio is mounted at /ui."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with assembled(settings, database_url) as product:
+            app.state.product = product
+            async with _working(product) if worker else contextlib.nullcontext():
+                yield
+
+    # The OpenAPI document and its page are for those who are signed in: their routes are below.
+    app = FastAPI(title="AIOps Auto Pilot", version="1", description=DESCRIPTION, lifespan=lifespan, openapi_url=None)
+    problems.install(app)
+    for router in (webhooks.router, incidents.router, decisions.router, tools.router, health.router):
+        app.include_router(router)
+    _add_pages(app)
+    if console:
+        from app.console import mount
+
+        mount(app)
+    return app
+
+
+@asynccontextmanager
+async def _working(product: Product) -> AsyncIterator[None]:
+    from app.worker import work  # LangGraph is imported only where jobs run
+
+    stop = asyncio.Event()
+    worker = asyncio.create_task(work(product, stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await worker
+
+
+def _add_pages(app: FastAPI) -> None:
+    spec = find_spec("fastapi_offline")  # the page's scripts, so that it works without the internet
+    assert spec is not None
+    assert spec.origin is not None
+    app.mount(ASSETS, StaticFiles(directory=Path(spec.origin).parent / "static"))
+
+    @app.get("/", include_in_schema=False)
+    async def root() -> RedirectResponse:
+        return RedirectResponse("/ui/" if any(getattr(r, "path", "") == "/ui" for r in app.routes) else "/docs")
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi(_: CallerDep) -> JSONResponse:
+        return JSONResponse(app.openapi())
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs(_: CallerDep) -> HTMLResponse:
+        return get_swagger_ui_html(
+            openapi_url="/openapi.json",
+            title="AIOps Auto Pilot",
+            swagger_js_url=f"{ASSETS}/swagger-ui-bundle.js",
+            swagger_css_url=f"{ASSETS}/swagger-ui.css",
+            swagger_favicon_url=f"{ASSETS}/favicon.png",
+        )
+
+    @app.get("/sign-in", include_in_schema=False)
+    async def sign_in(
+        request: Request, product: ProductDep, token: Annotated[str, Query(max_length=200)], then: str = "/"
+    ) -> RedirectResponse:
+        async with transaction(product.pool) as connection:
+            who = await authenticate(connection, token, "sign_in")
+            if who is None:
+                raise HTTPException(401, "This sign-in link was used already, or is too old: `autopilot sign-in`.")
+            session = await issue(connection, "session", who.name, who.role)
+        here = then if then.startswith("/") and not then.startswith(("//", "/\\")) else "/"
+        answer = RedirectResponse(here, 303)
+        answer.set_cookie(
+            SESSION_COOKIE, session, httponly=True, samesite="lax", secure=request.url.scheme == "https", max_age=43_200
+        )
+        return answer

@@ -1,0 +1,297 @@
+"""Incident -> report, as JSON and as markdown. Pure: it reads nothing, it only arranges."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from collectors.base import Gap
+from graph.state import (
+    ActionOption,
+    Evidence,
+    Execution,
+    Finding,
+    Hop,
+    ImpactFigure,
+    Plan,
+    RootCause,
+    StepResult,
+    Suspect,
+    Verification,
+)
+
+
+class DecisionMade(BaseModel):
+    """One decision of the history."""
+
+    plan_revision: str
+    choice: str
+    hint: str = ""
+    note: str = ""
+    by: str
+    at: datetime
+
+
+class TimelineEntry(BaseModel):
+    """One line of the history."""
+
+    id: int
+    at: datetime
+    kind: str
+    node: str = ""
+    message: str
+
+
+class Report(BaseModel):
+    """All there is to say about an incident. What is not known yet is null or empty."""
+
+    incident_id: str
+    title: str
+    service: str
+    environment: str
+    severity: str
+    status: str
+    status_reason: str = ""
+    occurred_at: datetime
+    opened_at: datetime
+    closed_at: datetime | None = None
+    round: int = Field(default=0, description="How many analyses were made")
+    root_cause: RootCause | None = None
+    suspects: tuple[Suspect, ...] = ()
+    evidence: tuple[Finding, ...] = ()
+    evidence_digest: str = ""
+    path: tuple[Hop, ...] = ()
+    impact: tuple[ImpactFigure, ...] = ()
+    gaps: tuple[Gap, ...] = ()
+    plan_revision: str | None = None
+    options: tuple[ActionOption, ...] = ()
+    plan_note: str = ""
+    decisions: tuple[DecisionMade, ...] = ()
+    executions: tuple[Execution, ...] = ()
+    history: tuple[TimelineEntry, ...] = ()
+
+
+def build(
+    incident: Mapping[str, Any],
+    analyses: Sequence[Mapping[str, Any]],
+    decisions: Sequence[Mapping[str, Any]],
+    executions: Sequence[Mapping[str, Any]],
+    events: Sequence[Mapping[str, Any]],
+) -> Report:
+    """From the rows of ``app.store.incidents``."""
+    last = analyses[-1] if analyses else {}
+    evidence = Evidence.model_validate(last["evidence"]) if last.get("evidence") else None
+    root_cause = RootCause.model_validate(last["root_cause"]) if last.get("root_cause") else None
+    plan = Plan.model_validate(last["plan"]) if last.get("plan") else None
+    return Report(
+        incident_id=incident["id"],
+        **{
+            k: incident[k]
+            for k in (
+                "title",
+                "service",
+                "environment",
+                "severity",
+                "status",
+                "status_reason",
+                "occurred_at",
+                "opened_at",
+                "closed_at",
+                "round",
+                "plan_revision",
+            )
+        },
+        root_cause=root_cause,
+        suspects=evidence.suspects if evidence else (),
+        evidence=evidence.findings if evidence else (),
+        evidence_digest=evidence.digest if evidence else "",
+        path=root_cause.path if root_cause else (),
+        impact=evidence.impact if evidence else (),
+        gaps=evidence.gaps if evidence else (),
+        options=plan.options if plan else (),
+        plan_note=plan.note if plan else "",
+        decisions=tuple(DecisionMade.model_validate(d) for d in decisions),
+        executions=tuple(Execution.model_validate(e["body"]) for e in executions),
+        history=tuple(
+            TimelineEntry(id=e["id"], at=e["at"], kind=e["kind"], node=e["node"], message=e["message"]) for e in events
+        ),
+    )
+
+
+def markdown(report: Report) -> str:
+    """The same report for people."""
+    parts = [
+        f"# {_inline(report.title)}",
+        f"`{report.incident_id}` · {_inline(report.service)} · {report.environment} · {report.severity} · "
+        f"**{report.status.replace('_', ' ')}**"
+        + (f" ({_inline(report.status_reason)})" if report.status_reason else "")
+        + f"\n\nOccurred {_time(report.occurred_at)}.",
+        _root_cause(report),
+        _impact(report),
+        _evidence(report),
+        _gaps(report),
+        _options(report),
+        _decisions(report),
+        *(_execution(e) for e in report.executions),
+        _history(report),
+    ]
+    return "\n\n".join(p for p in parts if p) + "\n"
+
+
+def _root_cause(report: Report) -> str:
+    cause = report.root_cause
+    if cause is None:
+        return "## Root cause\n\nNot analysed yet."
+    lines = [
+        "## Root cause",
+        "",
+        f"**{_inline(cause.title)}** - {cause.confidence} confidence, by {cause.engine}."
+        + (f" {_inline(cause.engine_note)}" if cause.engine_note else ""),
+        "",
+        _inline(cause.mechanism),
+        "",
+    ]
+    for claim in cause.claims:
+        mark = "" if claim.verified else f" - *not verified: {_inline(claim.complaint)}*"
+        lines.append(f"- {_inline(claim.text)} [{', '.join(claim.evidence)}]{mark}")
+    if report.path:
+        lines += ["", "Causal path: " + " ".join(_hop(h) for h in report.path)]
+    if cause.rivals:
+        lines += ["", "Other suspects:"]
+        lines += [
+            f"- {_inline(r.component)}: for: {_inline(r.for_) or '-'}; against: {_inline(r.against) or '-'}"
+            for r in cause.rivals
+        ]
+    if cause.unknowns:
+        lines += ["", "Not known:", *(f"- {_inline(u)}" for u in cause.unknowns)]
+    return "\n".join(lines)
+
+
+def _hop(hop: Hop) -> str:
+    held = [name for name in ("structural", "statistical", "temporal") if getattr(hop, name)]
+    return f"{_inline(hop.cause)} -> {_inline(hop.effect)} ({', '.join(held) or 'no check holds'})"
+
+
+def _impact(report: Report) -> str:
+    if not report.impact:
+        return ""
+    rows = [
+        f"| {_inline(i.name)} | {i.value:,.6g} {_inline(i.unit)} | {_inline(i.window)} | {', '.join(i.evidence)} |"
+        for i in report.impact
+    ]
+    return "\n".join(["## Impact", "", "| what | how much | when | evidence |", "|---|---|---|---|", *rows])
+
+
+def _evidence(report: Report) -> str:
+    if not report.evidence:
+        return ""
+    lines = ["## Evidence", ""]
+    for finding in report.evidence:
+        link = f" [open]({finding.link})" if finding.link and finding.link.startswith("https://") else ""
+        lines.append(
+            f"- **{finding.id}** {_inline(finding.component)} ({finding.kind}): {_inline(finding.summary)}{link}"
+        )
+        if finding.excerpt:
+            lines += ["", *(f"      {line}" for line in finding.excerpt.splitlines()[:6]), ""]
+    return "\n".join([*lines, "", f"Snapshot sha256 `{report.evidence_digest}`"])
+
+
+def _gaps(report: Report) -> str:
+    if not report.gaps:
+        return ""
+    rows = [
+        f"- {_inline(g.source)}: {g.reason.replace('_', ' ')}: {_inline(g.detail)}"
+        + (f" ({_inline(g.mend)})" if g.mend else "")
+        for g in report.gaps
+    ]
+    return "\n".join(["## What could not be seen", "", *rows])
+
+
+def _options(report: Report) -> str:
+    if not report.options:
+        return f"## Options\n\n{report.plan_note}" if report.plan_note else ""
+    lines = ["## Options"]
+    for number, option in enumerate(report.options, 1):
+        tried = f" - tried: {option.tried}" if option.tried else ""
+        lines += [
+            "",
+            f"### {number}. {_inline(option.title)}{tried}",
+            "",
+            _inline(option.description),
+            "",
+            f"Risk {option.risk}, about {option.minutes:g} minutes, because of {', '.join(option.why) or '-'}."
+            f" Undo: {_inline(option.undo) or 'not possible'}",
+            "",
+        ]
+        for step in option.steps:
+            said = (step.infeasible and f"**cannot run: {_inline(step.infeasible)}**") or _inline(step.preview)
+            lines.append(f"1. `{step.operation}` `{_params(step.params)}` {said}")
+        lines += [
+            f"- expected: {_inline(e.ref.component)} {_inline(e.ref.metric)} {e.comparator} {e.value:g}"
+            f" within {e.within_minutes:g} minutes"
+            for e in option.expected
+        ]
+    return "\n".join([*lines, "", f"Plan revision `{report.plan_revision or '-'}`"])
+
+
+def _decisions(report: Report) -> str:
+    if not report.decisions:
+        return ""
+    rows = [
+        f"- {_time(d.at)}: {_inline(d.by)} chose **{d.choice}**"
+        + (f": {_inline(d.hint or d.note)}" if d.hint or d.note else "")
+        for d in report.decisions
+    ]
+    return "\n".join(["## Decisions", "", *rows])
+
+
+def _execution(execution: Execution) -> str:
+    lines = [f"## Execution: {_inline(execution.title)}", ""]
+    lines += [_step(r) for r in execution.results]
+    lines += [f"{_step(r)} (undo)" for r in execution.undone]
+    return "\n".join([*lines, "", *_verification(execution.verification)])
+
+
+def _step(result: StepResult) -> str:
+    detail = f": {_inline(result.detail)}" if result.detail else ""
+    requests = f" ({', '.join(result.request_ids)})" if result.request_ids else ""
+    return f"{result.ordinal}. `{result.operation}` **{result.status}**{detail}{requests}"
+
+
+def _verification(verification: Verification) -> list[str]:
+    lines = [f"Verdict: **{verification.verdict.replace('_', ' ')}**. {_inline(verification.detail)}"]
+    if verification.checks:
+        lines += ["", "| metric | before | after | expected | |", "|---|---|---|---|---|"]
+        for c in verification.checks:
+            ref = c.effect.ref
+            lines.append(
+                f"| {_inline(ref.component)} {_inline(ref.metric)} | {_number(c.before)} | {_number(c.after)} |"
+                f" {c.effect.comparator} {c.effect.value:g} | {c.status.replace('_', ' ')} |"
+            )
+    return lines
+
+
+def _history(report: Report) -> str:
+    rows = [f"- {e.at:%H:%M:%S} {_inline(e.message)}" for e in report.history]
+    return "\n".join(["## History", "", *rows]) if rows else ""
+
+
+def _params(params: Mapping[str, Any]) -> str:
+    return ", ".join(f"{k}={v}" for k, v in params.items()).replace("`", "'")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.4g}"
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _inline(text: str) -> str:
+    """Text from alerts and logs is data: no markdown, HTML or mention of it takes effect."""
+    flat = " ".join(text.split())
+    for sign in "\\`*_[]<>|#@":
+        flat = flat.replace(sign, "\\" + sign)
+    return flat

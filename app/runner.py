@@ -1,0 +1,221 @@
+"""The only code that runs the graph: starts it, continues it after a crash, resumes it with a decision.
+
+The checkpoint is how we resume; our own tables are what we know. So every path through ``advance`` ends by
+projecting the graph's state into them, in one transaction, and doing that twice changes nothing.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from langgraph.graph import END
+from langgraph.types import Command, Interrupt
+
+from app.db import Pool, transaction
+from app.store import incidents
+from graph import flow
+from graph.deps import Deps
+from graph.state import Alert, Decision, State
+
+log = logging.getLogger(__name__)
+
+STATUS_BEFORE: Mapping[str, str] = {
+    "SlackAlert": "received",
+    "ContextCollector": "collecting",
+    "RootCauseAnalyzer": "analyzing",
+    "ActionPlanner": "planning",
+    "RemediationDecision": "planning",  # until the interrupt is stored
+    "ActionExecutor": "executing",
+}
+LOCK_SPACE = 7  # tells our advisory locks from others'
+RECURSION_LIMIT = 100
+
+
+class Busy(Exception):
+    """Another worker holds this incident."""
+
+
+class Runner:
+    """Moves incidents on. One per process; safe for many incidents at once."""
+
+    def __init__(self, pool: Pool, deps: Deps, nodes: Mapping[str, flow.Node] = flow.NODES) -> None:
+        self.pool, self.deps = pool, deps
+        self.graph = flow.build(deps, nodes)
+
+    async def advance(self, incident_id: str) -> None:
+        """Bring the incident as far as it goes without a person. Raises Busy, and whatever a node raises."""
+        async with self._alone_with(incident_id):
+            row = await self._row(incident_id)
+            if row is None or row["closed_at"]:
+                return
+            run = _Run(self, incident_id, Alert.model_validate(row["alert"]))
+            await run.advance()
+
+    async def give_up(self, incident_id: str, error: Exception) -> None:
+        """Hand the incident to a person: it failed too often."""
+        log.error("incident %s failed too often: %r", incident_id, error)
+        reason = f"{type(error).__name__}: {error}"[:1000]
+        async with transaction(self.pool) as connection:
+            await incidents.set_status(connection, incident_id, "needs_attention", reason=reason)
+            await incidents.add_event(
+                connection,
+                incident_id,
+                "needs_attention",
+                self.deps.clock.now(),
+                "needs_attention",
+                f"The analysis failed again and again; the last error: {reason}",
+            )
+
+    async def _row(self, incident_id: str) -> dict[str, Any] | None:
+        async with self.pool.connection() as connection:
+            return await incidents.get(connection, incident_id)
+
+    @asynccontextmanager
+    async def _alone_with(self, incident_id: str) -> AsyncIterator[None]:
+        """LangGraph has no lock of its own: two resumes of one thread would both run the next node."""
+        async with self.pool.connection() as connection:
+            key = (incident_id, LOCK_SPACE)
+            row = await (
+                await connection.execute("select pg_try_advisory_lock(hashtextextended(%s, %s)) as mine", key)
+            ).fetchone()
+            if not row or not row["mine"]:
+                raise Busy(incident_id)
+            try:
+                yield
+            finally:
+                if not connection.closed and not connection.broken:
+                    await connection.execute("select pg_advisory_unlock(hashtextextended(%s, %s))", key)
+
+
+class _Run:
+    """One incident being moved on."""
+
+    def __init__(self, runner: Runner, incident_id: str, alert: Alert) -> None:
+        self.runner, self.incident_id, self.alert = runner, incident_id, alert
+        # A saver of its own: a shared one puts every run's checkpoints behind one lock.
+        self.graph = runner.graph.copy(update={"checkpointer": AsyncPostgresSaver(runner.pool)})
+        self.config: Any = {
+            "configurable": {"thread_id": incident_id},
+            "recursion_limit": RECURSION_LIMIT,
+        }
+
+    async def advance(self) -> None:
+        snapshot = await self.graph.aget_state(self.config)
+        if snapshot.created_at is None:
+            start = {"incident_id": self.incident_id, "alert": self.alert.model_dump(mode="json")}
+            await self._stream(start, start)
+            return
+        decision = await self._decision(snapshot.values) if snapshot.interrupts else None
+        if decision:
+            resume = {snapshot.interrupts[0].id: decision.model_dump(mode="json")}
+            await self._stream(Command(resume=resume), dict(snapshot.values))
+            return
+        await self._project(snapshot.values, snapshot.next, snapshot.interrupts)
+        if snapshot.next and not snapshot.interrupts:
+            await self._stream(None, dict(snapshot.values))
+
+    async def _stream(self, graph_input: Any, values: dict[str, Any]) -> None:
+        """Run until the graph pauses or ends; project after every node. ``values`` is the state it starts from."""
+        stream = self.graph.astream(graph_input, self.config, stream_mode=["updates", "custom"], durability="sync")
+        chunk: Any
+        async for mode, chunk in stream:
+            if mode == "custom":
+                await self._tell(chunk)
+                continue
+            for node, update in chunk.items():
+                if node == "__interrupt__":
+                    await self._project(values, ("RemediationDecision",), update)
+                else:
+                    values |= update
+                    if not await self._project(values, _next(node, values), ()):
+                        return  # closed meanwhile, e.g. recovered by itself
+
+    async def _decision(self, values: Mapping[str, Any]) -> Decision | None:
+        async with self.runner.pool.connection() as connection:
+            rows = await incidents.decisions(connection, self.incident_id)
+        revision = flow.typed(values)["plan"].revision
+        return next((Decision.model_validate(r) for r in rows if r["plan_revision"] == revision), None)
+
+    async def _tell(self, progress: Mapping[str, Any]) -> None:
+        async with transaction(self.runner.pool) as connection:
+            if status := progress["data"].get("status") if progress["kind"] == "verification" else None:
+                await incidents.set_status(connection, self.incident_id, status)
+            await incidents.add_event(
+                connection,
+                self.incident_id,
+                progress["key"],
+                self.runner.deps.clock.now(),
+                progress["kind"],
+                progress["message"],
+                node=progress["node"],
+                data=progress["data"],
+            )
+
+    async def _project(
+        self, values: Mapping[str, Any], following: tuple[str, ...], interrupts: tuple[Interrupt, ...]
+    ) -> bool:
+        """Write what the graph knows into our tables; False if the incident was closed meanwhile."""
+        state = flow.typed(values)
+        status, reason = _status(state, following, interrupts)
+        plan, round_ = state.get("plan"), state.get("round", 0)
+        async with transaction(self.runner.pool) as connection:
+            if not await incidents.set_status(
+                connection,
+                self.incident_id,
+                status,
+                reason=reason,
+                round_=round_,
+                plan_revision=plan.revision if plan and status == "awaiting_decision" else None,
+            ):
+                return False
+            if round_:
+                parts = {name: values.get(name) for name in _known_parts(following)}
+                await incidents.save_analysis(connection, self.incident_id, round_, **parts)
+            for execution in state.get("executions", ()):
+                body = execution.model_dump(mode="json", by_alias=True)
+                await incidents.save_execution(connection, self.incident_id, execution.plan_revision, body)
+            where = following[0] if following else "end"
+            await incidents.add_event(
+                connection,
+                self.incident_id,
+                f"status:{status}:{where}:{round_}:{plan.revision if plan else ''}",
+                self.runner.deps.clock.now(),
+                "status",
+                status.replace("_", " ") + (f": {reason}" if reason else ""),
+                data={"status": status},
+            )
+        return True
+
+
+def _known_parts(following: tuple[str, ...]) -> tuple[str, ...]:
+    """What this round has found out; in a new round the answers of the one before are still in the state."""
+    if following == ("RootCauseAnalyzer",):
+        return "scope", "evidence"
+    if following == ("ActionPlanner",):
+        return "scope", "evidence", "root_cause"
+    return "scope", "evidence", "root_cause", "plan"
+
+
+def _next(node: str, values: Mapping[str, Any]) -> tuple[str, ...]:
+    """The node after this one; the same functions the graph's edges use."""
+    order = list(flow.NODES)
+    if node == "RemediationDecision":
+        name = flow.after_decision(flow.typed(values))
+    elif node == "ActionExecutor":
+        name = flow.after_execution(flow.typed(values))
+    else:
+        name = order[order.index(node) + 1]
+    return () if name == END else (name,)
+
+
+def _status(state: State, following: tuple[str, ...], interrupts: tuple[Interrupt, ...]) -> tuple[str, str]:
+    if interrupts:
+        return "awaiting_decision", ""
+    if following:
+        return STATUS_BEFORE[following[0]], ""
+    decision = state["decision"]
+    if decision.choice == "manual":
+        return "closed", f"{decision.by} takes it by hand"
+    return "resolved", ""

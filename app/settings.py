@@ -1,0 +1,69 @@
+"""The product's own settings, from the environment and ``.env``. Plug-ins have their own Settings in their files."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app.clock import parse_clock
+
+CommaList = Annotated[tuple[str, ...], NoDecode]
+
+
+class Settings(BaseSettings):
+    """``AUTOPILOT_<NAME>``, but for ``DATABASE_URL``, which everybody calls that."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="AUTOPILOT_", env_file=".env", env_ignore_empty=True, extra="ignore", hide_input_in_errors=True
+    )
+
+    database_url: SecretStr | None = Field(
+        default=None,
+        validation_alias="DATABASE_URL",
+        description="A Postgres server, e.g. postgresql://user:password@host/db. Unset: an embedded one",
+    )
+    data_dir: Path = Field(
+        default=Path("~/.autopilot"),
+        description="Where the embedded Postgres keeps its data; keep the path short",
+    )
+    config: Path | None = Field(default=None, description="The service catalogue, autopilot.yaml")
+    collectors: CommaList = Field(default=(), description="Sources to read: datadog, aws, replay")
+    executors: CommaList = Field(
+        default=("rehearsal",), description="What may act: ecs, traffic, or rehearsal (touches nothing)"
+    )
+    datadog_webhook_tokens: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        default=(), description="Values accepted in X-AIOps-Token; two while you rotate"
+    )
+    public_url: str = Field(default="http://127.0.0.1:8080", description="How people reach this service")
+    clock: str = Field(
+        default="system", description="system, or <origin ISO>@<wall epoch seconds>x<speed> for the demo"
+    )
+    worker_concurrency: int = Field(default=10, ge=1, le=50, description="Incidents a worker runs at once")
+    stalled_after_s: float = Field(
+        default=6.0,
+        ge=2.0,
+        description="A worker silent for so long is taken for dead, and its jobs go to others",
+    )
+    max_body_bytes: int = Field(default=1_000_000, description="A larger request body is answered 413")
+    log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR")
+
+    @field_validator("collectors", "executors", "datadog_webhook_tokens", mode="before")
+    @classmethod
+    def _split_commas(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("clock")
+    @classmethod
+    def _clock_is_one(cls, value: str) -> str:
+        parse_clock(value)
+        return value
+
+    @field_validator("datadog_webhook_tokens")
+    @classmethod
+    def _tokens_are_long(cls, tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if any(len(t.get_secret_value()) < 16 for t in tokens):
+            raise ValueError("a webhook token is shorter than 16 characters; make one with `openssl rand -hex 24`")
+        return tokens

@@ -1,0 +1,263 @@
+"""Every statement on incidents, alerts, analyses, decisions and the timeline. Functions never commit."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from psycopg import sql
+from psycopg.types.json import Jsonb
+from pydantic import JsonValue
+
+from app.db import Connection, Row
+from graph.state import Alert, Decision
+
+CLOSED = ("resolved", "closed", "needs_attention")
+SUMMARY = (
+    "id, service, title, severity, source, environment, occurred_at, status, status_reason, round,"
+    " opened_by, opened_at, updated_at, closed_at"
+)
+
+
+async def insert(
+    connection: Connection,
+    incident_id: str,
+    alert: Alert,
+    *,
+    environment: str,
+    opened_by: str,
+    idempotency_key: str | None = None,
+) -> bool:
+    """A new incident; False if its alert cycle, or its idempotency key, has one already."""
+    row = await _one(
+        connection,
+        """insert into incident (id, service, title, severity, source, environment, occurred_at, cycle_key,
+               idempotency_key, alert, opened_by)
+           values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) on conflict do nothing returning id""",
+        incident_id,
+        alert.service,
+        alert.title,
+        alert.severity,
+        alert.source,
+        environment,
+        alert.occurred_at,
+        alert.cycle_key,
+        idempotency_key,
+        Jsonb(alert.model_dump(mode="json")),
+        opened_by,
+    )
+    return row is not None
+
+
+async def by_idempotency_key(connection: Connection, key: str) -> Row | None:
+    """The incident that was opened with this key."""
+    return await _one(connection, "select * from incident where idempotency_key = %s", key)
+
+
+async def open_by_cycle(connection: Connection, cycle_key: str) -> Row | None:
+    """The open incident of an alert cycle."""
+    return await _one(connection, "select * from incident where cycle_key = %s and closed_at is null", cycle_key)
+
+
+async def get(connection: Connection, incident_id: str) -> Row | None:
+    """The whole incident row."""
+    return await _one(connection, "select * from incident where id = %s", incident_id)
+
+
+async def lock(connection: Connection, incident_id: str) -> Row | None:
+    """The incident row, locked until the transaction ends."""
+    return await _one(connection, "select * from incident where id = %s for update", incident_id)
+
+
+class Filter(NamedTuple):
+    """What a page of incidents is narrowed by; None means any."""
+
+    status: str | None = None
+    service: str | None = None
+    severity: str | None = None
+    source: str | None = None
+    text: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+async def page(
+    connection: Connection, wanted: Filter, limit: int, before: tuple[datetime, str] | None = None
+) -> list[Row]:
+    """Newest first; ``before`` is (opened_at, id) of the last row seen."""
+    conditions: list[sql.Composable] = [sql.SQL("true")]
+    values: list[object] = []
+    for column in ("status", "service", "severity", "source"):
+        if (value := getattr(wanted, column)) is not None:
+            conditions.append(sql.SQL("{} = %s").format(sql.Identifier(column)))
+            values.append(value)
+    for condition, value in (
+        ("(title ilike %s or service ilike %s)", wanted.text and f"%{_escape_like(wanted.text)}%"),
+        ("opened_at >= %s", wanted.since),
+        ("opened_at < %s", wanted.until),
+    ):
+        if value is not None:
+            conditions.append(sql.SQL(condition))
+            values += [value] * condition.count("%s")
+    if before:
+        conditions.append(sql.SQL("(opened_at, id) < (%s, %s)"))
+        values += before
+    query = sql.SQL("select {} from incident where {} order by opened_at desc, id desc limit %s").format(
+        sql.SQL(SUMMARY), sql.SQL(" and ").join(conditions)
+    )
+    return await (await connection.execute(query, [*values, limit])).fetchall()
+
+
+def _escape_like(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+
+
+async def set_status(
+    connection: Connection,
+    incident_id: str,
+    status: str,
+    *,
+    reason: str = "",
+    round_: int | None = None,
+    plan_revision: str | None = None,
+) -> bool:
+    """Move an open incident on; False if it is closed. ``plan_revision`` is what a decision may name now."""
+    row = await _one(
+        connection,
+        """update incident set status = %s, status_reason = %s, round = coalesce(%s, round), plan_revision = %s,
+               updated_at = clock_timestamp(), closed_at = case when %s then clock_timestamp() end
+           where id = %s and closed_at is null returning id""",
+        status,
+        reason,
+        round_,
+        plan_revision,
+        status in CLOSED,
+        incident_id,
+    )
+    return row is not None
+
+
+async def add_event(
+    connection: Connection,
+    incident_id: str,
+    key: str,
+    at: datetime,
+    kind: str,
+    message: str,
+    *,
+    node: str = "",
+    data: Mapping[str, JsonValue] | None = None,
+) -> None:
+    """One line of the timeline; the same key twice is one."""
+    await connection.execute(
+        """insert into event (incident_id, key, at, kind, node, message, data) values (%s, %s, %s, %s, %s, %s, %s)
+           on conflict do nothing""",
+        (incident_id, key, at, kind, node, message, Jsonb(dict(data or {}))),
+    )
+
+
+async def events(connection: Connection, incident_id: str, after: int = 0, limit: int = 500) -> list[Row]:
+    """The timeline, oldest first, after an event id."""
+    return await _all(
+        connection,
+        """select id, at, kind, node, message, data from event where incident_id = %s and id > %s
+           order by id limit %s""",
+        incident_id,
+        after,
+        limit,
+    )
+
+
+async def alerts(connection: Connection, incident_id: str) -> list[Row]:
+    """All alerts of an incident, oldest first."""
+    return await _all(
+        connection,
+        """select id, transition, merge_reason, received_at, body from alert where incident_id = %s
+           order by received_at""",
+        incident_id,
+    )
+
+
+async def save_analysis(
+    connection: Connection, incident_id: str, round_: int, **parts: Mapping[str, Any] | None
+) -> None:
+    """Store what a round found out so far; a part that is None stays as it is."""
+    await connection.execute(
+        """insert into analysis (incident_id, round, scope, evidence, root_cause, plan)
+           values (%s, %s, %s, %s, %s, %s)
+           on conflict (incident_id, round) do update set
+               scope = coalesce(excluded.scope, analysis.scope),
+               evidence = coalesce(excluded.evidence, analysis.evidence),
+               root_cause = coalesce(excluded.root_cause, analysis.root_cause),
+               plan = coalesce(excluded.plan, analysis.plan)""",
+        (
+            incident_id,
+            round_,
+            *(Jsonb(parts[k]) if parts.get(k) else None for k in ("scope", "evidence", "root_cause", "plan")),
+        ),
+    )
+
+
+async def analyses(connection: Connection, incident_id: str) -> list[Row]:
+    """All rounds, oldest first."""
+    return await _all(
+        connection,
+        "select round, scope, evidence, root_cause, plan from analysis where incident_id = %s order by round",
+        incident_id,
+    )
+
+
+async def insert_decision(connection: Connection, incident_id: str, decision: Decision) -> bool:
+    """The first decision on a plan revision; False if there is one already."""
+    row = await _one(
+        connection,
+        """insert into decision (incident_id, plan_revision, choice, hint, note, decided_by, at)
+           values (%s, %s, %s, %s, %s, %s, %s) on conflict do nothing returning choice""",
+        incident_id,
+        decision.plan_revision,
+        decision.choice,
+        decision.hint,
+        decision.note,
+        decision.by,
+        decision.at,
+    )
+    return row is not None
+
+
+async def decisions(connection: Connection, incident_id: str) -> list[Row]:
+    """All decisions, oldest first."""
+    return await _all(
+        connection,
+        """select plan_revision, choice, hint, note, decided_by as by, at from decision
+           where incident_id = %s order by at""",
+        incident_id,
+    )
+
+
+async def save_execution(connection: Connection, incident_id: str, plan_revision: str, body: Mapping[str, Any]) -> None:
+    """The result of a decision; the first one stays."""
+    await connection.execute(
+        "insert into execution (incident_id, plan_revision, body) values (%s, %s, %s) on conflict do nothing",
+        (incident_id, plan_revision, Jsonb(body)),
+    )
+
+
+async def executions(connection: Connection, incident_id: str) -> list[Row]:
+    """All finished executions, oldest first."""
+    return await _all(
+        connection,
+        "select plan_revision, body, at from execution where incident_id = %s order by at",
+        incident_id,
+    )
+
+
+async def count_by_status(connection: Connection) -> Sequence[Row]:
+    """How many incidents are in which status."""
+    return await _all(connection, "select status, count(*) as incidents from incident group by status")
+
+
+async def _one(connection: Connection, query: str, *values: object) -> Row | None:
+    return await (await connection.execute(query.encode(), values)).fetchone()
+
+
+async def _all(connection: Connection, query: str, *values: object) -> list[Row]:
+    return await (await connection.execute(query.encode(), values)).fetchall()

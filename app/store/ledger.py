@@ -1,0 +1,157 @@
+"""The ledger of writes to the outside world, and the store of raw telemetry. Each call commits at once."""
+
+import zlib
+from collections.abc import Mapping
+from datetime import datetime
+from hashlib import sha256
+
+from psycopg.errors import UniqueViolation
+from psycopg.types.json import Jsonb
+from pydantic import JsonValue
+
+from app.db import Connection, Pool, Row, transaction
+from collectors.base import Telemetry
+from graph.deps import ClaimedStep, ResourceBusy
+from graph.state import StepResult
+
+
+class PostgresLedger:
+    """``graph.deps.Ledger`` on the ``step`` table."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+
+    async def find(
+        self, incident_id: str, plan_revision: str, ordinal: int, *, undo: bool = False
+    ) -> ClaimedStep | None:
+        """See graph.deps.Ledger."""
+        async with self.pool.connection() as connection:
+            row = await (
+                await connection.execute(
+                    """select * from step
+                       where incident_id = %s and plan_revision = %s and ordinal = %s and undo = %s""",
+                    (incident_id, plan_revision, ordinal, undo),
+                )
+            ).fetchone()
+        return _claimed(row, fresh=False) if row else None
+
+    async def claim(
+        self,
+        incident_id: str,
+        plan_revision: str,
+        ordinal: int,
+        operation: str,
+        params: Mapping[str, JsonValue],
+        resource: str,
+        before: Mapping[str, JsonValue],
+        at: datetime,
+        *,
+        undo: bool = False,
+    ) -> ClaimedStep:
+        """See graph.deps.Ledger."""
+        try:
+            async with transaction(self.pool) as connection:
+                row = await (
+                    await connection.execute(
+                        """insert into step (incident_id, plan_revision, ordinal, undo, operation, params, resource,
+                               before, claimed_at) values (%s, %s, %s, %s, %s, %s, %s, %s, %s) returning *""",
+                        (
+                            incident_id,
+                            plan_revision,
+                            ordinal,
+                            undo,
+                            operation,
+                            Jsonb(dict(params)),
+                            resource,
+                            Jsonb(dict(before)),
+                            at,
+                        ),
+                    )
+                ).fetchone()
+                assert row is not None
+                keys = [key for key in resource.split(",") if key]
+                await connection.execute(
+                    "insert into lease (resource, step_id) select unnest(%s::text[]), %s", (keys, row["id"])
+                )
+        except UniqueViolation as error:
+            raise ResourceBusy(f"{resource} is being changed by another action; one at a time") from error
+        return _claimed(row, fresh=True)
+
+    async def retake(self, step_id: str) -> bool:
+        """See graph.deps.Ledger. The incident's advisory lock keeps a second caller away as well."""
+        async with self.pool.connection() as connection:
+            row = await (
+                await connection.execute(
+                    """update step set attempt = attempt + 1
+                       where id = %s and finished_at is null returning attempt""",
+                    (step_id,),
+                )
+            ).fetchone()
+        return row is not None
+
+    async def finish(self, step_id: str, result: StepResult) -> None:
+        """See graph.deps.Ledger."""
+        async with transaction(self.pool) as connection:
+            await connection.execute(
+                "update step set finished_at = %s, result = %s where id = %s and finished_at is null",
+                (result.finished_at, Jsonb(result.model_dump(mode="json")), step_id),
+            )
+            await connection.execute("delete from lease where step_id = %s", (step_id,))
+
+
+def _claimed(row: Row, *, fresh: bool) -> ClaimedStep:
+    return ClaimedStep(
+        step_id=str(row["id"]),
+        fresh=fresh,
+        claimed_at=row["claimed_at"],
+        before=row["before"],
+        result=StepResult.model_validate(row["result"]) if row["result"] else None,
+    )
+
+
+async def steps(connection: Connection, incident_id: str) -> list[Row]:
+    """Every claimed step of an incident, in the order of the claims."""
+    return await (
+        await connection.execute(
+            """select plan_revision, ordinal, undo, operation, params, resource, before, attempt, claimed_at,
+                   finished_at, result from step where incident_id = %s order by claimed_at, ordinal""",
+            (incident_id,),
+        )
+    ).fetchall()
+
+
+class PostgresSnapshots:
+    """``graph.deps.Snapshots`` on the ``snapshot`` table."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+
+    async def get(self, incident_id: str, round_: int, source: str) -> tuple[Telemetry, str] | None:
+        """See graph.deps.Snapshots."""
+        async with self.pool.connection() as connection:
+            row = await (
+                await connection.execute(
+                    "select sha256, body from snapshot where incident_id = %s and round = %s and source = %s",
+                    (incident_id, round_, source),
+                )
+            ).fetchone()
+        if row is None:
+            return None
+        return Telemetry.model_validate_json(zlib.decompress(row["body"])), row["sha256"]
+
+    async def put(self, incident_id: str, round_: int, telemetry: Telemetry) -> str:
+        """See graph.deps.Snapshots."""
+        body = telemetry.model_dump_json().encode()
+        digest = sha256(body).hexdigest()
+        async with self.pool.connection() as connection:
+            row = await (
+                await connection.execute(
+                    """insert into snapshot (incident_id, round, source, sha256, body) values (%s, %s, %s, %s, %s)
+                       on conflict (incident_id, round, source) do update set source = excluded.source
+                       returning sha256""",
+                    (incident_id, round_, telemetry.source, digest, zlib.compress(body, 6)),
+                )
+            ).fetchone()
+        assert row is not None
+        stored: str = row["sha256"]
+        return stored

@@ -1,0 +1,141 @@
+"""Settings -> objects: the one place where names become things."""
+
+import importlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import procrastinate
+
+from app.catalogue import AutopilotYaml, load
+from app.clock import Clock, parse_clock
+from app.db import Pool, create_pool
+from app.incidents import Desk
+from app.queue import create_queue
+from app.settings import Settings
+from app.store.ledger import PostgresLedger, PostgresSnapshots
+from collectors.base import Collector
+from executors.base import AnyOperation, CreateExecutor, Executor
+from graph.catalogue import Catalogue
+from graph.deps import Deps, Windows, standard_windows
+from graph.llms.base import Analyst
+
+T = TypeVar("T")
+
+
+class WiringError(Exception):
+    """A setting names something that does not exist, or lacks what it needs; the text says what to do."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """Everything a process of the product holds."""
+
+    settings: Settings
+    file: AutopilotYaml
+    clock: Clock
+    pool: Pool
+    queue: procrastinate.App
+    desk: Desk
+    deps: Deps
+
+
+@asynccontextmanager
+async def assembled(settings: Settings, database_url: str) -> AsyncIterator[Product]:
+    """The product, connected. Raises WiringError, CatalogueError before anything is connected."""
+    file, clock = load(settings.config), parse_clock(settings.clock)
+    catalogue = file.catalogue()
+    collectors = create_collectors(settings.collectors, clock)
+    executors = create_executors(settings.executors, catalogue, clock)
+    analyst, close_analyst = create_analyst()
+    pool = create_pool(database_url, max_size=2 * settings.worker_concurrency + 5)
+    queue = create_queue(database_url)
+    async with AsyncExitStack() as stack:
+        for closing in (*(c.aclose for c in collectors), *(e.aclose for e in executors), close_analyst):
+            stack.push_async_callback(closing)
+        await stack.enter_async_context(pool)
+        await stack.enter_async_context(queue.open_async(pool))
+        desk = Desk(pool, queue, catalogue, clock, settings, file.roles())
+        deps = Deps(
+            catalogue=catalogue,
+            collectors=collectors,
+            snapshots=PostgresSnapshots(pool),
+            analyst=analyst,
+            operations=operations_by_name(executors),
+            ledger=PostgresLedger(pool),
+            clock=clock,
+            windows=windows(collectors),
+        )
+        yield Product(settings, file, clock, pool, queue, desk, deps)
+
+
+def create_collectors(names: tuple[str, ...], clock: Clock) -> list[Collector]:
+    """The collectors by name. Raises WiringError."""
+    return [_create("collectors", "AUTOPILOT_COLLECTORS", name, lambda create: create(clock)) for name in names]
+
+
+def create_executors(names: tuple[str, ...], catalogue: Catalogue, clock: Clock) -> list[Executor]:
+    """The executors by name. Raises WiringError."""
+
+    def call(create: CreateExecutor) -> Executor:
+        return create(catalogue.resources(), clock)
+
+    return [_create("executors", "AUTOPILOT_EXECUTORS", name, call) for name in names]
+
+
+def operations_by_name(executors: list[Executor]) -> dict[str, AnyOperation]:
+    """Every operation that is turned on. Raises WiringError if two share a name."""
+    operations: dict[str, AnyOperation] = {}
+    for operation in (o for e in executors for o in e.operations):
+        if operation.name in operations:
+            raise WiringError(
+                f"AUTOPILOT_EXECUTORS: two executors bring the operation {operation.name!r};"
+                " turn one of them off (rehearsal stands for all, so it goes alone)."
+            )
+        operations[operation.name] = operation
+    return operations
+
+
+def create_analyst() -> tuple[Analyst, Callable[[], Awaitable[None]]]:
+    """The model where there is a key, with the rules engine behind it; else the rules engine."""
+    from graph.llms import openai
+    from graph.llms.rules import RulesAnalyst
+
+    rules = RulesAnalyst()
+    settings = openai.Settings()
+    if settings.api_key is None:
+        return rules, _nothing
+    from graph.llms.fallback import FallbackAnalyst
+
+    model = openai.OpenAIAnalyst(settings)
+    return FallbackAnalyst(model, rules), model.aclose
+
+
+async def _nothing() -> None:
+    return None
+
+
+def windows(collectors: list[Collector]) -> Windows:
+    """The usual windows around an alert; a recording has windows of its own."""
+    recorded = next((w for c in collectors if (w := getattr(c, "recorded_windows", None))), None)
+    return (lambda _alert, _now: recorded) if recorded else standard_windows
+
+
+def _create(package: str, setting: str, name: str, call: Callable[[Any], T]) -> T:
+    known = plug_ins(package)
+    if name not in known:
+        raise WiringError(f"{setting}: there is no {name!r}; there are: {', '.join(known)}.")
+    module = importlib.import_module(f"{package}.{name}")
+    try:
+        return call(module.create)
+    except ValueError as error:
+        raise WiringError(f"{setting}={name}: {error}") from error
+
+
+def plug_ins(package: str) -> list[str]:
+    """The files of a plug-in folder: each is one plug-in."""
+    from pkgutil import iter_modules
+
+    path = importlib.import_module(package).__path__
+    return sorted(m.name for m in iter_modules(path) if m.name != "base" and not m.name.startswith("_"))

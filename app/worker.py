@@ -1,0 +1,16 @@
+"""A worker: takes jobs and moves incidents on, until it is told to stop."""
+
+import asyncio
+
+from app.jobs import register_jobs, run_worker
+from app.runner import Runner
+from app.wiring import Product
+
+
+async def work(product: Product, stop: asyncio.Event) -> None:
+    """Run jobs until ``stop``; the one running is handed on if it takes too long to end."""
+    settings = product.settings
+    register_jobs(product.queue, Runner(product.pool, product.deps), stalled_after_s=settings.stalled_after_s)
+    await run_worker(
+        product.queue, stop, concurrency=settings.worker_concurrency, stalled_after_s=settings.stalled_after_s
+    )
