@@ -1,0 +1,76 @@
+"""The command line: help at once, errors a tired engineer can mend."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.environment import reference
+from tests.conftest import ROOT
+
+KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+
+
+def autopilot(
+    *arguments: str, folder: Path = ROOT, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "app", *arguments],
+        env={
+            **os.environ,
+            "DATABASE_URL": "postgresql://127.0.0.1:9/none",
+            "PYTHONPATH": str(ROOT),
+            **KEYS,
+            **(environment or {}),
+        },
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_env_example_lists_every_setting() -> None:
+    assert (ROOT / ".env.example").read_text() == reference(), "run: autopilot settings > .env.example"
+
+
+def test_help_names_the_commands() -> None:
+    shown = autopilot("--help", environment={"COLUMNS": "120"}).stdout
+    for command in ("demo", "serve", "worker", "migrate", "keys", "sign-in", "import", "settings"):
+        assert f" {command} " in shown
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"AUTOPILOT_COLLECTORS": "datdog"}, "AUTOPILOT_COLLECTORS: there is no 'datdog'; there are: aws, datadog"),
+        ({"AUTOPILOT_COLLECTORS": "datadog"}, "DATADOG_API_KEY"),
+        ({"AUTOPILOT_EXECUTORS": "ecs"}, "AUTOPILOT_ECS_REGION"),
+        ({"AUTOPILOT_EXECUTORS": "rehearsal,ecs", "AUTOPILOT_ECS_REGION": "eu-west-1"}, "two executors bring"),
+        ({"AUTOPILOT_CONFIG": "nowhere.yaml"}, "nowhere.yaml: there is no such file"),
+        ({"AUTOPILOT_CLOCK": "noon"}, "'noon' is no clock"),
+        ({"AUTOPILOT_DATADOG_WEBHOOK_TOKENS": "short"}, "AUTOPILOT_DATADOG_WEBHOOK_TOKENS: a webhook token is shorter"),
+        ({"AUTOPILOT_WORKER_CONCURRENCY": "many"}, "AUTOPILOT_WORKER_CONCURRENCY"),
+        ({}, "127.0.0.1"),
+    ],
+)
+def test_start_up_stops_with_a_sentence(environment: dict[str, str], said: str) -> None:
+    done = autopilot("serve", environment=environment)
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_mistake_in_the_env_file_is_told_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("# mine\nAUTOPILOT_WORKER_CONCURRENCY=0\n")
+    done = autopilot("serve", folder=tmp_path)
+    assert ".env:2: AUTOPILOT_WORKER_CONCURRENCY: Input should be greater than or equal to 1" in done.stderr
+
+
+def test_a_mistake_in_the_catalogue_stops_start_up_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "autopilot.yaml").write_text("services:\n  shop:\n    teir: 1\n")
+    done = autopilot("serve", folder=tmp_path, environment={"AUTOPILOT_CONFIG": "autopilot.yaml"})
+    assert "autopilot.yaml:3: services.shop.teir: Extra inputs are not permitted" in done.stderr

@@ -1,0 +1,364 @@
+"""The blocks of the console, drawn from made-up reports; texts from alerts and logs are hostile."""
+
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+
+import pytest
+
+from app.catalogue import DEFAULT_ROLES
+from app.console import actions, analysis, overview
+from app.console.markup import address, excerpt, number, outside, text
+from app.console.page import parse_time
+from app.console.progress import NODES, Event, sources, steps
+from app.console.texts import ENGLISH, KOREAN, language
+from app.report import DecisionMade, Report, TimelineEntry
+from app.security import Caller
+from collectors.base import Gap, GapReason, SeriesRef
+from graph.flow import NODES as GRAPH_NODES
+from graph.state import (
+    ActionOption,
+    Claim,
+    EffectCheck,
+    Execution,
+    ExpectedEffect,
+    Finding,
+    Hop,
+    ImpactFigure,
+    PlanStep,
+    Rival,
+    RootCause,
+    StepResult,
+    Verification,
+)
+
+AT = datetime(2024, 12, 20, 9, 15, tzinfo=UTC)
+EVIL = '<script>alert(1)</script>"><img src=x onerror=alert(2)>&${alert(3)}{{x}}' + "w" * 300
+ALLOWED = {
+    *("section", "h1", "h2", "h3", "h4", "p", "b", "span", "small", "code", "pre", "a", "time", "ul", "ol", "li"),
+    *("div", "table", "thead", "tbody", "tr", "th", "td", "article", "svg", "polyline", "header", "nav", "br"),
+}
+VOID = {"br"}
+
+
+class Checker(HTMLParser):
+    """Fails on a tag or attribute the console never writes, and on tags that do not close."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.words: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag in ALLOWED, tag
+        assert not [name for name, _ in attrs if name.startswith("on") or name == "src"]
+        assert all(not (value or "").lower().startswith("javascript:") for _, value in attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def shown(html: str) -> str:
+    """The text a person reads; asserts that the markup is harmless and well formed."""
+    checker = Checker()
+    checker.feed(html)
+    checker.close()
+    assert not checker.open
+    return " ".join(" ".join(checker.words).split())
+
+
+def effect(words: str = "p95") -> ExpectedEffect:
+    ref = SeriesRef(source="datadog", component=words, metric=words, unit="ms", query="q")
+    return ExpectedEffect(ref=ref, comparator="<=", value=273, within_minutes=10, observed=4820)
+
+
+def option(words: str, *, infeasible: str = "", tried: str = "", risk: str = "low") -> ActionOption:
+    step = PlanStep(operation="ecs.scale_service", params={"service": words}, preview=words, infeasible=infeasible)
+    return ActionOption.model_validate(
+        {"title": words, "description": words, "why": ("E1",), "risk": risk, "minutes": 3, "steps": (step,)}
+        | {"expected": (effect(),), "tried": tried}
+    )
+
+
+def report(words: str = "payment-service", status: str = "awaiting_decision", **changes: object) -> Report:
+    finding = Finding(
+        id="E1",
+        kind="metric",
+        component=words,
+        signal=words,
+        at=AT,
+        observed=4820,
+        baseline=182,
+        unit="ms",
+        summary=words,
+        excerpt=words,
+        link="javascript:alert(1)",
+        points=((0.0, 1.0), (60.0, 3.0), (120.0, 2.0)),
+    )
+    hop = Hop(cause=words, effect="checkout", structural=True, statistical=False, temporal=True)
+    cause = RootCause(
+        component=words,
+        category="connection_pool_exhaustion",
+        title=words,
+        mechanism=words,
+        claims=(
+            Claim(text=words, evidence=("E1",), verified=True),
+            Claim(text=words, evidence=(words,), complaint="E9 is not there"),
+        ),
+        path=(hop,),
+        rivals=(Rival(component=words, for_=words, against=words),),
+        unknowns=(words,),
+        confidence="low",
+        engine=words,
+        engine_note=words,
+    )
+    base: dict[str, object] = {
+        "incident_id": "inc_1",
+        "title": words,
+        "service": words,
+        "environment": words,
+        "severity": "critical",
+        "status": status,
+        "status_reason": words,
+        "occurred_at": AT,
+        "opened_at": AT,
+        "root_cause": cause,
+        "path": cause.path,
+        "evidence": (finding,),
+        "evidence_digest": "ab" * 32,
+        "impact": (ImpactFigure(name=words, value=18234, unit="requests", window=words, evidence=("E1",)),),
+        "gaps": (Gap(source=words, reason=GapReason.FORBIDDEN, detail=words, mend=words),),
+        "plan_revision": "abc123" if status == "awaiting_decision" else None,
+        "options": (option(words), option("restart", infeasible="a deployment is in flight", tried="unchanged")),
+        "history": (TimelineEntry(id=1, at=AT, kind="status", message=words),),
+    }
+    return Report.model_validate(base | changes)
+
+
+def event(kind: str, message: str, node: str = "", **data: object) -> Event:
+    return {"id": 1, "at": AT, "kind": kind, "message": message, "node": node, "data": data}
+
+
+def test_hostile_texts_stay_texts_in_every_block() -> None:
+    step = {"ordinal": 1, "operation": EVIL, "status": "failed", "detail": EVIL, "request_ids": (EVIL,)}
+    result = StepResult.model_validate(step)
+    execution = Execution(
+        plan_revision="old",
+        choice="1",
+        title=EVIL,
+        results=(result,),
+        verification=Verification(
+            verdict="worse", checks=(EffectCheck(effect=effect(EVIL), status="not_met", detail=EVIL),), detail=EVIL
+        ),
+        undone=(result,),
+    )
+    decision = DecisionMade(plan_revision="abc", choice="1", by=EVIL, note=EVIL, at=AT)
+    made = report(EVIL, status="executing", executions=(execution,), decisions=(decision,))
+    events = [event("collector_finished", f"datadog: {EVIL}", "ContextCollector", failed=True)]
+    events.append(event("verification", EVIL, "ActionExecutor", checks=[EVIL]))
+    row = made.model_dump() | {"id": "inc_1", "opened_by": EVIL}
+    blocks = [
+        analysis.summary(made, ENGLISH),
+        analysis.progress(made, events, ENGLISH),
+        analysis.root_cause(made, ENGLISH),
+        analysis.impact(made, ENGLISH),
+        analysis.evidence(made, ENGLISH),
+        analysis.gaps(made, ENGLISH),
+        analysis.history(made, ENGLISH),
+        actions.options(made, DEFAULT_ROLES, ENGLISH),
+        actions.confirmation(made, "1", EVIL, ENGLISH),
+        actions.confirmation(made, "re_analyze", EVIL, ENGLISH),
+        actions.results(made, [], events, ENGLISH),
+        overview.incident_list([row], "en", older="x", paged=True),
+        overview.header(Caller(EVIL, "viewer"), "en", EVIL),
+    ]
+    for block in blocks:
+        assert shown(block)
+        assert "<script" not in block
+        assert "<img" not in block
+    assert "<script>alert(1)</script>" in shown(blocks[2])
+
+
+def test_a_text_cannot_disguise_itself() -> None:
+    assert text("safe\u202egnp.exe\x00") == "safe\ufffdgnp.exe\ufffd"
+
+
+def test_only_https_links_lead_outside() -> None:
+    assert "href" not in analysis.evidence(report(), ENGLISH)
+    assert outside("http://x", "open") == ""
+    assert 'href="https://x/?a=1&amp;b=2"' in outside("https://x/?a=1&b=2", "open")
+
+
+def test_an_address_keeps_its_parameters_apart() -> None:
+    assert address(incident="a&lang=x", lang="ko", before=None) == "?incident=a%26lang%3Dx&amp;lang=ko"
+
+
+def test_an_excerpt_is_bounded() -> None:
+    assert len(excerpt("x" * 1_000_000)) < 25_000
+    assert excerpt("") == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "expected"),
+    [(None, "ms", "-"), (18234, "", "18,234"), (0.03125, "%", "0.03125 %"), (4.0, "s", "4 s"), (-1500.4, "", "-1,500")],
+)
+def test_numbers_read_well(value: float | None, unit: str, expected: str) -> None:
+    assert number(value, unit) == expected
+
+
+def test_the_boxes_are_the_nodes_of_the_graph() -> None:
+    assert tuple(GRAPH_NODES) == NODES
+
+
+AROUND = {
+    "received": "running waiting waiting waiting waiting waiting",
+    "collecting": "done running waiting waiting waiting waiting",
+    "awaiting_decision": "done done done done you waiting",
+    "verifying": "done done done done done running",
+    "resolved": "done done done done done done",
+}
+
+
+@pytest.mark.parametrize("status", AROUND)
+def test_each_status_lights_its_box(status: str) -> None:
+    assert [s.state for s in steps(report(status=status), [])] == AROUND[status].split()
+
+
+def test_a_stored_decision_is_no_longer_asked_for() -> None:
+    assert steps(report(plan_revision=None), [])[4].state == "running"
+
+
+@pytest.mark.parametrize(
+    ("status", "choice", "expected"),
+    [
+        ("needs_attention", None, "done done stopped waiting waiting waiting"),
+        ("closed", None, "done done skipped skipped skipped skipped"),
+        ("closed", "manual", "done done done skipped skipped skipped"),
+    ],
+)
+def test_an_end_shows_how_far_it_came(status: str, choice: str | None, expected: str) -> None:
+    decisions = (DecisionMade(plan_revision="abc", choice=choice, by="kim", at=AT),) if choice else ()
+    told = [event("status", s, status=s) for s in ("collecting", "analyzing", status)]
+    assert [s.state for s in steps(report(status=status, decisions=decisions), told)] == expected.split()
+
+
+def test_a_collector_that_reads_again_is_running_again() -> None:
+    told = [
+        event("collector_started", "aws: reading", "ContextCollector"),
+        event("collector_started", "datadog: reading", "ContextCollector"),
+        event("collector_finished", "aws: 1 gap: denied", "ContextCollector", source="aws", failed=True),
+        event("collector_finished", "datadog: 3 metrics", "ContextCollector", source="datadog", failed=False),
+        event("collector_started", "datadog: reading", "ContextCollector"),
+    ]
+    assert [(s.name, s.state) for s in sources(told[:4])] == [("aws", "failed"), ("datadog", "done")]
+    assert sources(told)[1].state == "running"
+
+
+def test_the_root_cause_tells_verified_claims_from_others() -> None:
+    words = shown(analysis.root_cause(report(), ENGLISH))
+    assert "confidence: low" in words
+    assert words.count("✓") == 1
+    assert "not verified E9 is not there" in words
+    assert "→ structural, temporal checkout" in words
+
+
+def test_nothing_known_yet_says_so() -> None:
+    bare = report(status="received", root_cause=None, evidence=(), impact=(), gaps=(), options=(), history=())
+    assert "Not analysed yet" in shown(analysis.root_cause(bare, ENGLISH))
+    empty = [analysis.evidence(bare, ENGLISH), analysis.impact(bare, ENGLISH), analysis.gaps(bare, ENGLISH)]
+    assert empty == ["", "", ""]
+    assert actions.options(bare, DEFAULT_ROLES, ENGLISH) == ""
+    assert actions.results(bare, [], [], ENGLISH) == ""
+
+
+def test_options_show_why_they_cannot_run_and_what_was_tried() -> None:
+    words = shown(actions.options(report(), DEFAULT_ROLES, ENGLISH))
+    assert "a deployment is in flight" in words
+    assert "tried: unchanged" in words
+    assert "<= 273 ms within 10 min, now 4,820 ms" in words
+    assert "Plan revision abc123" in words
+    assert "approving takes" not in words
+    risky = report(options=(option("drop", risk="high"),))
+    assert "approving takes admin" in shown(actions.options(risky, DEFAULT_ROLES, ENGLISH))
+
+
+def test_the_confirmation_has_every_operation_and_the_revision() -> None:
+    words = shown(actions.confirmation(report(), "1", "", ENGLISH))
+    assert "ecs.scale_service service =payment-service" in words
+    assert "Plan revision abc123" in words
+    assert "Nothing is run" in shown(actions.confirmation(report(), "manual", "", ENGLISH))
+    assert "look at the cache" in shown(actions.confirmation(report(), "re_analyze", "look at the cache", ENGLISH))
+
+
+def test_results_tick_in_from_the_ledger() -> None:
+    two = option("scale").model_copy(update={"steps": option("scale").steps * 3})
+    decision = DecisionMade(plan_revision="abc", choice="1", by="kim", at=AT)
+    made = report(status="verifying", options=(two,), decisions=(decision,))
+    done = {"status": "succeeded", "detail": "8 of 8 tasks healthy", "request_ids": ["req-7"]}
+    rows = [
+        {"plan_revision": "abc", "ordinal": 1, "undo": False, "result": done},
+        {"plan_revision": "abc", "ordinal": 2, "undo": False, "result": None},
+        {"plan_revision": "earlier", "ordinal": 3, "undo": False, "result": done},
+    ]
+    late = event("verification", "1 of 2 expected effects met", "ActionExecutor", checks=["p95 201 ms"])
+    early = dict(late) | {"at": AT - timedelta(minutes=9), "message": "of the attempt before"}
+    words = shown(actions.results(made, rows, [early, late], ENGLISH))
+    assert "succeeded 1." in words
+    assert "running 2." in words
+    assert "waiting 3." in words
+    assert "req-7" in words
+    assert "1 of 2 expected effects met" in words
+    assert "of the attempt before" not in words
+
+
+def test_a_finished_execution_shows_before_after_and_verdict() -> None:
+    execution = Execution(
+        plan_revision="abc",
+        choice="1",
+        title="Scale out",
+        results=(StepResult(ordinal=1, operation="ecs.scale_service", status="succeeded"),),
+        verification=Verification(
+            verdict="resolved", checks=(EffectCheck(effect=effect(), status="met", before=4820, after=201),)
+        ),
+    )
+    words = shown(actions.results(report(status="resolved", executions=(execution,)), [], [], ENGLISH))
+    assert "Verdict: resolved" in words
+    assert "met p95 p95 4,820 ms 201 ms <= 273 ms" in words
+
+
+def test_the_list_pages_and_an_empty_one_says_what_to_do() -> None:
+    assert "Datadog webhook" in shown(overview.incident_list([], "en", older=None, paged=False))
+    row = report().model_dump() | {"id": "inc_1", "opened_by": "kim"}
+    first = overview.incident_list([row], "ko", older=overview.cursor(row), paged=False)
+    assert 'href="?incident=inc_1&amp;lang=ko"' in first
+    assert "before=" in first
+    assert overview.position(overview.cursor(row)) == (AT, "inc_1")
+
+
+@pytest.mark.parametrize("cursor", [None, "", "%%%", "abc", "aGVsbG8=", "한"])
+def test_a_cursor_that_is_not_ours_is_the_first_page(cursor: str | None) -> None:
+    assert overview.position(cursor) is None
+
+
+def test_both_languages_have_every_label() -> None:
+    assert set(ENGLISH) == set(KOREAN)
+    assert all(ENGLISH.values())
+    assert all(KOREAN.values())
+    assert [language(x) for x in ("ko", "en", "xx", None)] == ["ko", "en", "en", "en"]
+
+
+@pytest.mark.parametrize(
+    "words", ["2024-12-20 09:15:00", "2024-12-20T09:15:00Z", "2024-12-20T18:15:00+09:00", " 2024-12-20T09:15:00 "]
+)
+def test_a_time_without_offset_is_utc(words: str) -> None:
+    assert parse_time(words) == AT
+
+
+@pytest.mark.parametrize("words", ["", "yesterday", "2024-13-01 00:00:00"])
+def test_a_time_that_is_none_is_refused(words: str) -> None:
+    with pytest.raises(ValueError, match=r"isoformat|month"):
+        parse_time(words)

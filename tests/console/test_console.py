@@ -1,0 +1,254 @@
+"""The console over real HTTP, on a real Postgres: who gets in, what they see, what they may do."""
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import psycopg
+import pytest
+import uvicorn
+
+from app.api.access import SESSION_COOKIE
+from app.db import Pool, create_pool, transaction
+from app.main import create_app
+from app.security import Role, issue
+from app.settings import Settings
+from app.store import incidents
+from graph.state import ActionOption, Alert, Plan, PlanStep
+from tests.processes import wait_until
+
+AT = datetime(2024, 12, 20, 9, 15, tzinfo=UTC)
+CATALOGUE = "services: {payment-service: {depends_on: [payment-db]}, payment-db: {}}"
+STEP = PlanStep(operation="ecs.scale_service", params={"desired_count": 8}, preview="4 -> 8 tasks")
+PLAN = Plan.of(
+    [
+        ActionOption(title="Scale out <b>now</b>", description="More tasks", risk="low", minutes=3, steps=(STEP,)),
+        ActionOption(title="Fail over", description="To the replica", risk="high", minutes=9, steps=(STEP,)),
+    ]
+)
+
+
+class Console:
+    """The served product, and browsers that talk to it as Gradio's own client does."""
+
+    def __init__(self, url: str, pool: Pool, database_url: str) -> None:
+        self.url, self.pool, self.database_url = url, pool, database_url
+        self.browsers: list[Browser] = []
+
+    async def browser(self, role: Role | None) -> "Browser":
+        """A browser; without a role it is not signed in."""
+        cookies = {}
+        if role:
+            async with transaction(self.pool) as connection:
+                cookies[SESSION_COOKIE] = await issue(connection, "session", f"kim the {role}", role)
+        self.browsers.append(Browser(httpx.AsyncClient(base_url=self.url, cookies=cookies, timeout=20)))
+        return self.browsers[-1]
+
+    async def close(self) -> None:
+        """Close every browser."""
+        for browser in self.browsers:
+            await browser.client.aclose()
+
+    async def incident(self, title: str = "p95 latency <script>") -> str:
+        """One that awaits a decision on PLAN."""
+        incident_id = f"inc_{uuid4().hex[:12]}"
+        alert = Alert(
+            source="datadog",
+            title=title,
+            service="payment-service",
+            occurred_at=AT,
+            fingerprint=incident_id,
+            cycle_key=incident_id,
+        )
+        async with transaction(self.pool) as connection:
+            await incidents.insert(connection, incident_id, alert, environment="production", opened_by="datadog")
+            await incidents.save_analysis(connection, incident_id, 1, plan=PLAN.model_dump(mode="json"))
+            await incidents.set_status(
+                connection, incident_id, "awaiting_decision", round_=1, plan_revision=PLAN.revision
+            )
+        return incident_id
+
+    def accept_connections(self, *, accept: bool) -> None:
+        """Take the database away from everybody, or give it back."""
+        name = psycopg.conninfo.conninfo_to_dict(self.database_url)["dbname"]
+        url = psycopg.conninfo.make_conninfo(self.database_url, dbname="postgres")
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(f"alter database {name} with allow_connections {accept}".encode())
+            if not accept:
+                connection.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", [name])
+
+
+class Browser:
+    """One tab."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self.client, self.tab = client, uuid4().hex
+        self.functions: dict[str, dict[str, Any]] = {}
+
+    async def fire(self, event: str, *data: object, **query: str) -> str:
+        """Fire an event as the page does; everything it changes, as one text."""
+        if not self.functions:
+            config = (await self.client.get("/ui/config")).raise_for_status().json()
+            self.functions = {d["api_name"]: d for d in config["dependencies"] if d["api_name"]}
+        join = {"fn_index": self.functions[event]["id"], "data": data, "session_hash": self.tab}
+        (await self.client.post("/ui/gradio_api/queue/join", params=query, json=join)).raise_for_status()
+        async with self.client.stream("GET", "/ui/gradio_api/queue/data", params={"session_hash": self.tab}) as stream:
+            async for line in stream.aiter_lines():
+                message = json.loads(line.removeprefix("data: ")) if line else {}
+                if message.get("msg") == "process_completed":
+                    return json.dumps(message["output"], ensure_ascii=False)
+        raise AssertionError("the event never completed")
+
+
+@pytest.fixture
+async def console(database_url: str, tmp_path: Path) -> AsyncIterator[Console]:
+    """The product with its console, on a port of its own."""
+    (tmp_path / "autopilot.yaml").write_text(CATALOGUE)
+    settings = Settings(config=tmp_path / "autopilot.yaml", executors=())
+    app = create_app(settings, database_url, worker=False, console=True)
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        await asyncio.to_thread(wait_until, lambda: server.started, "the server to start")
+        port = server.servers[0].sockets[0].getsockname()[1]
+        async with create_pool(database_url) as pool:
+            served = Console(f"http://127.0.0.1:{port}", pool, database_url)
+            yield served
+            await served.close()
+    finally:
+        server.should_exit = True
+        await asyncio.to_thread(thread.join, 20)
+
+
+async def test_a_stranger_gets_401_and_is_told_what_to_do(console: Console) -> None:
+    stranger = await console.browser(None)
+    page = await stranger.client.get("/ui/", headers={"accept": "text/html"})
+    assert page.status_code == 401
+    assert "autopilot sign-in" in page.text
+    assert (await stranger.client.get("/ui/config")).status_code == 401
+    join = {"fn_index": 0, "data": [], "session_hash": "x"}
+    assert (await stranger.client.post("/ui/gradio_api/queue/join", json=join)).status_code == 401
+    stranger.client.cookies.set(SESSION_COOKIE, "ap_0123_guess")
+    assert (await stranger.client.get("/ui/")).status_code == 401
+
+
+async def test_the_page_asks_no_outside_host_and_lists_no_incidents_yet(console: Console) -> None:
+    viewer = await console.browser("viewer")
+    page = await viewer.client.get("/ui/", headers={"accept": "text/html"})
+    assert page.status_code == 200
+    assert "AIOps Auto Pilot" in page.text
+    assert not [link for link in page.text.split('src="')[1:] if link.startswith("http")]
+    assert "fonts.googleapis" not in page.text
+    home = await viewer.fire("on_load")
+    assert "No incidents yet" in home
+    assert "kim the viewer" in home
+    assert "starting an analysis takes responder" in home
+
+
+async def test_a_link_opens_its_incident_in_the_language_asked_for(console: Console) -> None:
+    incident_id, viewer = await console.incident(), await console.browser("viewer")
+    seen = await viewer.fire("on_load", incident=incident_id, lang="ko")
+    assert "p95 latency &lt;script&gt;" in seen
+    assert "<script>" not in seen
+    assert "RemediationDecision" in seen
+    assert "결정 필요" in seen
+    assert PLAN.revision in seen
+    assert "Scale out &lt;b&gt;now&lt;/b&gt;" in seen
+
+
+async def test_a_link_to_nowhere_says_so(console: Console) -> None:
+    viewer = await console.browser("viewer")
+    for wrong in ("inc_missing", "<script>x", "nul\x00"):
+        seen = await viewer.fire("on_load", incident=wrong)
+        assert "There is no incident with this id" in seen
+        assert "<script>" not in seen
+
+
+async def test_only_what_changed_is_sent_again(console: Console) -> None:
+    incident_id, viewer = await console.incident(), await console.browser("viewer")
+    await viewer.fire("on_load", incident=incident_id)
+    assert "RemediationDecision" not in await viewer.fire("on_tick", None, incident=incident_id)
+    async with transaction(console.pool) as connection:
+        await incidents.add_event(connection, incident_id, "k", AT, "note", "the pager rang", node="SlackAlert")
+    seen = await viewer.fire("on_tick", None, incident=incident_id)
+    assert "the pager rang" in seen
+    assert PLAN.revision not in seen  # the options are as they were
+
+
+async def test_a_responder_decides_exactly_what_was_confirmed_and_once(console: Console) -> None:
+    incident_id = await console.incident()
+    first, second = await console.browser("responder"), await console.browser("responder")
+    for browser in (first, second):
+        choices = await browser.fire("on_load", incident=incident_id)
+        assert '"1"]' in choices
+        assert '"2"]' not in choices  # high risk takes admin
+        review = await browser.fire("on_execute", "1", "go", None, incident=incident_id)
+        assert "4 -&gt; 8 tasks" in review
+        assert PLAN.revision in review
+    assert "is stored" in await first.fire("on_confirm", None, incident=incident_id)
+    assert "Already decided: kim the responder chose 1" in await second.fire("on_confirm", None, incident=incident_id)
+    async with console.pool.connection() as connection:
+        (decision,) = await incidents.decisions(connection, incident_id)
+    assert (decision["choice"], decision["note"], decision["by"]) == ("1", "go", "kim the responder")
+
+
+async def test_a_viewer_cannot_decide_or_start(console: Console) -> None:
+    incident_id, viewer = await console.incident(), await console.browser("viewer")
+    seen = await viewer.fire("on_load", incident=incident_id)
+    assert "deciding takes responder" in seen
+    assert '"1"]' not in seen
+    await viewer.fire("on_execute", None, "", None, incident=incident_id)
+    await viewer.fire("on_confirm", None, incident=incident_id)
+    async with console.pool.connection() as connection:
+        assert await incidents.decisions(connection, incident_id) == []
+
+
+async def test_a_changed_plan_is_not_confirmed(console: Console) -> None:
+    incident_id, responder = await console.incident(), await console.browser("responder")
+    await responder.fire("on_load", incident=incident_id)
+    async with transaction(console.pool) as connection:
+        await incidents.set_status(connection, incident_id, "awaiting_decision", round_=1, plan_revision="another")
+    seen = await responder.fire("on_execute", "1", "", None, incident=incident_id)
+    assert "The plan has changed" in seen
+
+
+async def test_starting_an_analysis(console: Console) -> None:
+    responder = await console.browser("responder")
+    assert "payment-service" in await responder.fire("on_load")
+    assert "Choose a service" in await responder.fire("on_start", None, "2024-12-20 09:15:00", "")
+    assert "is not one" in await responder.fire("on_start", "payment-service", "yesterday", "")
+    assert "in the future" in await responder.fire("on_start", "payment-service", "2999-01-01", "")
+    started = await responder.fire("on_start", "payment-service", "2024-12-20 09:15:00", "slow <checkout>")
+    async with console.pool.connection() as connection:
+        (row,) = await incidents.page(connection, incidents.Filter(), 10)
+    assert row["id"] in started
+    assert (row["occurred_at"], row["title"], row["opened_by"]) == (AT, "slow <checkout>", "kim the responder")
+    assert "slow &lt;checkout&gt;" in await responder.fire("on_load")
+
+
+async def test_the_page_lives_on_while_the_database_is_away(console: Console) -> None:
+    incident_id = await console.incident()
+    viewer, stranger = await console.browser("viewer"), await console.browser(None)
+    await viewer.fire("on_load", incident=incident_id)
+    console.accept_connections(accept=False)
+    try:
+        assert "database does not answer" in await viewer.fire("on_tick", None, incident=incident_id)
+        page = await stranger.client.get("/ui/", headers={"accept": "text/html"})
+        assert page.status_code == 401
+        stranger.client.cookies.set(SESSION_COOKIE, "ap_0123_guess")
+        assert (await stranger.client.get("/ui/", headers={"accept": "text/html"})).status_code == 503
+    finally:
+        console.accept_connections(accept=True)
+    for _ in range(10):  # each tick waits up to the pool's timeout for a connection
+        seen = await viewer.fire("on_tick", None, incident=incident_id)
+        if "does not answer" not in seen:
+            break
+    assert "does not answer" not in seen
+    assert '"active": true' in seen

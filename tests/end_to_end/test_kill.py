@@ -1,0 +1,204 @@
+"""kill -9 of a worker at every point that matters: another worker ends the incident, and nothing runs twice."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import JsonValue
+
+from app.jobs import register_jobs, run_worker
+from app.runner import Runner
+from app.settings import Settings
+from app.wiring import assembled
+from collectors.base import Collector, Scope, Series, SeriesRef, Telemetry, Window
+from graph import flow
+from graph.deps import ClaimedStep, Deps, Ledger, Patience, Snapshots
+from graph.state import State, StepResult
+from tests.conftest import Worlds
+
+POINTS = [
+    *(f"node:{name}" for name in flow.NODES),
+    "collected:1",  # one collector's telemetry is stored, the others are still reading
+    "claimed:1",  # between claim and call
+    "claimed:2",
+    "called:1",  # between call and result
+    "called:2",
+    "finished:1",  # between steps
+    "finished:2",  # after the last step, before verification
+]
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_there_another_worker_ends_it(worlds: Worlds, point: str) -> None:
+    world = worlds("bad-deploy", speed=240.0)
+    client = world.start_api()
+    doomed = world.start(run_dying_worker, world.database_url, point, str(world.folder / "reads"))
+    incident = world.send_alert(client).json()["incident_id"]
+    dies_before_decision = point.startswith(("node:", "collected")) and not point.endswith(
+        ("RemediationDecision", "ActionExecutor")
+    )
+    if dies_before_decision:
+        doomed.join(30)
+        world.start(run_dying_worker, world.database_url, "", str(world.folder / "reads"))
+    world.await_status(client, incident, "awaiting_decision")
+    assert world.decide(client, incident, "1").status_code == 202
+    if not dies_before_decision:
+        doomed.join(60)
+        world.start(run_dying_worker, world.database_url, "", str(world.folder / "reads"))
+    world.await_status(client, incident, "resolved")
+
+    assert doomed.exitcode == -signal.SIGKILL, "the worker was to die there"
+    assert [c["operation"] for c in world.changes()] == ["UpdateService"], "the rollback is one call"
+    steps = client.get(f"/incidents/{incident}/executions").json()["steps"]
+    assert [s["result"]["status"] for s in steps] == ["succeeded", "succeeded"]
+    lines = (world.folder / "reads").read_text().split()
+    for source in ("datadog", "aws"):
+        after = lines[lines.index(f"stored:{source}") + 1 :]
+        assert f"read:{source}" not in after, f"{source} had finished and was read again"
+
+
+def run_dying_worker(database_url: str, point: str, reads: str) -> None:
+    """A worker that kills itself with SIGKILL at a point; with no point, a worker."""
+
+    async def until_told() -> None:
+        stop = asyncio.Event()
+        settings = Settings()
+        async with assembled(settings, database_url) as product:
+            deps = _mortal(product.deps, point, Path(reads))
+            runner = Runner(product.pool, deps, _mortal_nodes(point))
+            register_jobs(product.queue, runner, stalled_after_s=settings.stalled_after_s)
+            await run_worker(product.queue, stop, concurrency=2, stalled_after_s=settings.stalled_after_s)
+
+    asyncio.run(until_told())
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _mortal_nodes(point: str) -> Mapping[str, flow.Node]:
+    nodes = dict(flow.NODES)
+    kind, _, name = point.partition(":")
+    if kind == "node":
+        node = nodes[name]
+
+        async def dies_at_its_end(deps: Deps, state: State) -> dict[str, Any]:
+            await node(deps, state)
+            _die()
+            raise AssertionError
+
+        nodes[name] = dies_at_its_end
+    return nodes
+
+
+def _mortal(deps: Deps, point: str, reads: Path) -> Deps:
+    return replace(
+        deps,
+        collectors=[CountingCollector(c, reads) for c in deps.collectors],
+        snapshots=MortalSnapshots(deps.snapshots, point, reads),
+        ledger=MortalLedger(deps.ledger, point),
+        patience=Patience(poll_s=20, hold_s=60, worse_after_s=60),
+    )
+
+
+class CountingCollector:
+    """Writes down each reading."""
+
+    def __init__(self, inner: Collector, reads: Path) -> None:
+        self.inner, self.reads = inner, reads
+        self.name, self.timeout_s = inner.name, inner.timeout_s
+
+    async def collect(self, scope: Scope) -> Telemetry:
+        """Reads, and says so."""
+        telemetry = await self.inner.collect(scope)
+        _write(self.reads, f"read:{self.name}")
+        return telemetry
+
+    async def measure(self, refs: Sequence[SeriesRef], window: Window) -> list[Series]:
+        """As the real one."""
+        return await self.inner.measure(refs, window)
+
+    async def aclose(self) -> None:
+        """As the real one."""
+        await self.inner.aclose()
+
+
+class MortalSnapshots:
+    """Dies after a number of snapshots were stored."""
+
+    def __init__(self, inner: Snapshots, point: str, reads: Path) -> None:
+        self.inner, self.point, self.reads, self.stored = inner, point, reads, 0
+
+    async def get(self, incident_id: str, round_: int, source: str) -> tuple[Telemetry, str] | None:
+        """As the real one."""
+        return await self.inner.get(incident_id, round_, source)
+
+    async def put(self, incident_id: str, round_: int, telemetry: Telemetry) -> str:
+        """Store, say so, perhaps die."""
+        digest = await self.inner.put(incident_id, round_, telemetry)
+        self.stored += 1
+        _write(self.reads, f"stored:{telemetry.source}")
+        if self.point == f"collected:{self.stored}":
+            _die()
+        return digest
+
+
+class MortalLedger:
+    """Dies after a claim, before a result is stored, or after it."""
+
+    def __init__(self, inner: Ledger, point: str) -> None:
+        self.inner, self.point, self.claims, self.results = inner, point, 0, 0
+
+    async def find(
+        self, incident_id: str, plan_revision: str, ordinal: int, *, undo: bool = False
+    ) -> ClaimedStep | None:
+        """As the real one."""
+        return await self.inner.find(incident_id, plan_revision, ordinal, undo=undo)
+
+    async def claim(
+        self,
+        incident_id: str,
+        plan_revision: str,
+        ordinal: int,
+        operation: str,
+        params: Mapping[str, JsonValue],
+        resource: str,
+        before: Mapping[str, JsonValue],
+        at: datetime,
+        *,
+        undo: bool = False,
+    ) -> ClaimedStep:
+        """Claim, perhaps die."""
+        claimed = await self.inner.claim(
+            incident_id, plan_revision, ordinal, operation, params, resource, before, at, undo=undo
+        )
+        self.claims += 1
+        if self.point == f"claimed:{self.claims}":
+            _die()
+        return claimed
+
+    async def retake(self, step_id: str) -> bool:
+        """As the real one."""
+        return await self.inner.retake(step_id)
+
+    async def finish(self, step_id: str, result: StepResult) -> None:
+        """Perhaps die, finish, perhaps die."""
+        self.results += 1
+        if self.point == f"called:{self.results}":
+            _die()
+        await self.inner.finish(step_id, result)
+        if self.point == f"finished:{self.results}":
+            _die()
+
+
+def _write(file: Path, line: str) -> None:
+    with file.open("a") as out:
+        out.write(line + "\n")
+        out.flush()
+        os.fsync(out.fileno())
