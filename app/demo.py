@@ -35,9 +35,8 @@ from app.security import issue
 from app.simulator.scenarios import SCENARIOS
 from collectors.replay import load_bundle
 
-NODES = "SlackAlert ContextCollector RootCauseAnalyzer ActionPlanner RemediationDecision ActionExecutor".split()  # noqa: SIM905
 STARTS_WITHIN_S = 90  # importing Gradio alone takes some ten seconds on a small machine
-QUIET = ("status", "collector_started", "verification")
+QUIET = ("status", "collector_started")
 
 
 class DemoError(Exception):
@@ -59,6 +58,7 @@ class Demo:
         self.out = Console(highlight=False)
         self.token = secrets.token_urlsafe(24)
         self.url = f"http://127.0.0.1:{self.port}"
+        self.last_reading = ""  # a verification that says the same as before is not repeated
 
     def run(self) -> int:
         """Start everything, tell the story, stop everything."""
@@ -225,8 +225,9 @@ class Demo:
 
     def _tell(self, event: Mapping[str, Any]) -> None:
         node = event["node"]
-        if event["kind"] in QUIET and event["kind"] != "verification":
+        if event["kind"] in QUIET or (event["kind"] == "verification" and event["message"] == self.last_reading):
             return
+        self.last_reading = event["message"] if event["kind"] == "verification" else ""
         style = {"collector_finished": "cyan", "step_finished": "green", "step_undone": "yellow"}.get(event["kind"], "")
         if event["data"].get("failed") or event["data"].get("status") in ("failed", "unknown"):
             style = "red"

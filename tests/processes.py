@@ -123,3 +123,17 @@ def run_worker(database_url: str) -> None:
             await work(product, stop)
 
     asyncio.run(until_told())
+
+
+def run_rubbish(body: str, port: int) -> None:
+    """A server that answers 200 and always the same, whatever it is asked."""
+    import uvicorn
+    from fastapi import FastAPI, Response
+
+    app = FastAPI()
+
+    @app.post("/v1/chat/completions")
+    async def completions() -> Response:
+        return Response(body, media_type="application/json")
+
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")

@@ -344,7 +344,9 @@ def _proposed(step: Step, resource: Resource, tasks: int | None) -> ProposedStep
     params = dict(step.params)
     if params.get("desired_count") == TWICE_THE_TASKS:
         if tasks is None:
-            raise NotPossibleError(f"{resource.service} already runs as many tasks as the catalogue allows")
+            raise NotPossibleError(
+                f"{resource.service} runs as many tasks as the catalogue allows, or how many is not known"
+            )
         params["desired_count"] = tasks
     return ProposedStep(step.operation, {"service": resource.service, **params})
 
@@ -352,7 +354,7 @@ def _proposed(step: Step, resource: Resource, tasks: int | None) -> ProposedStep
 def _more_tasks(resource: Resource, request: PlanRequest) -> int | None:
     """Twice the tasks that should run, within the catalogue's bounds; None if that is no more than now.
 
-    Where their number is not known, the catalogue's maximum: any other number might be fewer than run now.
+    None also where their number is not known: any number might be fewer than run now, or far too many.
     """
     counts = [
         count
@@ -363,7 +365,7 @@ def _more_tasks(resource: Resource, request: PlanRequest) -> int | None:
     ]
     counts += [request.desired_tasks[resource.service]] if resource.service in request.desired_tasks else []
     if not counts:
-        return resource.max_tasks
+        return None
     now = int(max(counts))
     more = min(max(2 * now, resource.min_tasks), resource.max_tasks)
     return more if more > now else None

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from app.simulator.scenarios import SCENARIOS
+from tests import processes
 from tests.conftest import TOKEN, Worlds, make_key
 
 SERVICE = {name: scenario.service for name, scenario in SCENARIOS.items()}
@@ -204,3 +205,20 @@ def test_roles(worlds: Worlds) -> None:
     assert client.get(f"/incidents/{incident}", headers=viewer).status_code == 200
     refused = client.post(f"/incidents/{incident}/decision", json={"plan_revision": "x", "choice": "1"}, headers=viewer)
     assert (refused.status_code, refused.json()["detail"]) == (403, "vera is viewer; to decide takes responder.")
+
+
+@pytest.mark.parametrize("body", [None, "<html>busy</html>", '{"choices": null}'])
+def test_a_model_that_is_down_or_answers_rubbish_costs_nothing_but_its_words(worlds: Worlds, body: str | None) -> None:
+    world = worlds("bad-deploy")
+    port = processes.free_port()
+    if body is not None:
+        world.start(processes.run_rubbish, body, port)
+    world.environment |= {"OPENAI_API_KEY": "sk-test", "OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1"}
+    client = world.start_api()
+    world.start_worker()
+    incident = world.send_alert(client).json()["incident_id"]
+    world.await_status(client, incident, "awaiting_decision")
+    cause = world.report(client, incident)["root_cause"]
+    assert (cause["component"], cause["engine"]) == ("checkout", "rules")
+    assert "gpt-4o" in cause["engine_note"]
+    assert "sk-test" not in world.logs()

@@ -1,0 +1,46 @@
+"""The files that put the product on a machine."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+
+SET = {"POSTGRES_PASSWORD": "x", "AUTOPILOT_DATADOG_WEBHOOK_TOKENS": "y" * 24}
+
+
+def _compose() -> list[str] | None:
+    """``docker compose``, or the stand-alone ``docker-compose``."""
+    if shutil.which("docker"):
+        found = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
+        if found.returncode == 0:
+            return ["docker", "compose"]
+    return ["docker-compose"] if shutil.which("docker-compose") else None
+
+
+COMPOSE = _compose()
+
+
+@pytest.mark.skipif(COMPOSE is None, reason="neither `docker compose` nor `docker-compose` is installed")
+def test_compose_file_is_valid_and_refuses_to_start_without_secrets() -> None:
+    assert COMPOSE is not None
+    valid = subprocess.run(
+        [*COMPOSE, "config"], cwd=ROOT, env={**os.environ, **SET}, capture_output=True, text=True, check=False
+    )
+    assert valid.returncode == 0, valid.stderr
+    services = yaml.safe_load(valid.stdout)["services"]
+    assert set(services) == {"postgres", "serve", "worker"}
+    assert services["worker"]["deploy"]["replicas"] == 2
+    unset = subprocess.run([*COMPOSE, "config"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert unset.returncode != 0
+    assert "POSTGRES_PASSWORD" in unset.stderr
+
+
+def test_nothing_names_a_registry_or_a_machine() -> None:
+    assert "://" not in (ROOT / "constraints.txt").read_text()
+    ignored = (ROOT / ".gitignore").read_text().split()
+    assert "uv.lock" in ignored
+    assert ".env" in ignored
