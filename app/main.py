@@ -8,10 +8,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import FastAPI, HTTPException, Query, Request
+from fastapi import FastAPI, HTTPException, Query
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import decisions, health, incidents, problems, tools, webhooks
 from app.api.access import SESSION_COOKIE, CallerDep, ProductDep
@@ -42,6 +43,7 @@ def create_app(settings: Settings, database_url: str, *, worker: bool = True, co
     # The OpenAPI document and its page are for those who are signed in: their routes are below.
     app = FastAPI(title="AIOps Auto Pilot", version="1", description=DESCRIPTION, lifespan=lifespan, openapi_url=None)
     problems.install(app)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     for router in (webhooks.router, incidents.router, decisions.router, tools.router, health.router):
         app.include_router(router)
     _add_pages(app)
@@ -50,6 +52,27 @@ def create_app(settings: Settings, database_url: str, *, worker: bool = True, co
 
         mount(app)
     return app
+
+
+class BodyLimit:
+    """Stops reading a request body that is too large, whatever its Content-Length says."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self.app, self.max_bytes = app, max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        size = 0
+
+        async def bounded() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > self.max_bytes:
+                raise HTTPException(413, f"The body is larger than {self.max_bytes} bytes.")
+            return message
+
+        await self.app(scope, bounded if scope["type"] == "http" else receive, send)
 
 
 @asynccontextmanager
@@ -91,7 +114,7 @@ def _add_pages(app: FastAPI) -> None:
 
     @app.get("/sign-in", include_in_schema=False)
     async def sign_in(
-        request: Request, product: ProductDep, token: Annotated[str, Query(max_length=200)], then: str = "/"
+        product: ProductDep, token: Annotated[str, Query(max_length=200)], then: str = "/"
     ) -> RedirectResponse:
         async with transaction(product.pool) as connection:
             who = await authenticate(connection, token, "sign_in")
@@ -101,6 +124,11 @@ def _add_pages(app: FastAPI) -> None:
         here = then if then.startswith("/") and not then.startswith(("//", "/\\")) else "/"
         answer = RedirectResponse(here, 303)
         answer.set_cookie(
-            SESSION_COOKIE, session, httponly=True, samesite="lax", secure=request.url.scheme == "https", max_age=43_200
+            SESSION_COOKIE,
+            session,
+            httponly=True,
+            samesite="lax",
+            secure=product.settings.public_url.startswith("https:"),
+            max_age=43_200,
         )
         return answer

@@ -8,8 +8,11 @@ ADVANCE = "advance"
 
 
 def create_queue(url: str) -> procrastinate.App:
-    """An app without tasks: enough to enqueue. ``app.jobs`` adds the tasks for workers."""
-    return procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=url))
+    """An app without tasks: enough to enqueue. ``app.jobs`` adds the tasks for workers.
+
+    It has a small pool of its own: recording a job's end must not wait behind the pages and collectors.
+    """
+    return procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=url, min_size=1, max_size=4))
 
 
 async def enqueue_advance(queue: procrastinate.App, connection: Connection, incident_id: str) -> None:

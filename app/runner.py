@@ -4,17 +4,18 @@ The checkpoint is how we resume; our own tables are what we know. So every path 
 projecting the graph's state into them, in one transaction, and doing that twice changes nothing.
 """
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.graph import END
 from langgraph.types import Command, Interrupt
 
-from app.db import Pool, transaction
-from app.store import incidents
+from app.db import Connection, Pool, Row, transaction
+from app.store import incidents, ledger
 from graph import flow
 from graph.deps import Deps
 from graph.state import Alert, Decision, State
@@ -30,6 +31,7 @@ STATUS_BEFORE: Mapping[str, str] = {
     "ActionExecutor": "executing",
 }
 LOCK_SPACE = 7  # tells our advisory locks from others'
+LOCK_WATCH_S = 1.0
 RECURSION_LIMIT = 100
 
 
@@ -46,47 +48,77 @@ class Runner:
 
     async def advance(self, incident_id: str) -> None:
         """Bring the incident as far as it goes without a person. Raises Busy, and whatever a node raises."""
-        async with self._alone_with(incident_id):
+        async with self._alone_with(incident_id) as lock:
             row = await self._row(incident_id)
             if row is None or row["closed_at"]:
                 return
             run = _Run(self, incident_id, Alert.model_validate(row["alert"]))
-            await run.advance()
+            await _while_held(run.advance(), lock)
 
-    async def give_up(self, incident_id: str, error: Exception) -> None:
-        """Hand the incident to a person: it failed too often."""
-        log.error("incident %s failed too often: %r", incident_id, error)
-        reason = f"{type(error).__name__}: {error}"[:1000]
+    async def count_failure(self, incident_id: str) -> int:
+        """Note that a node failed; how often that happened since a decision was last awaited."""
         async with transaction(self.pool) as connection:
+            return await incidents.count_failure(connection, incident_id)
+
+    async def give_up(self, incident_id: str, reason: str) -> None:
+        """Hand the incident to a person: it failed too often."""
+        log.error("incident %s failed too often: %s", incident_id, reason)
+        now, reason = self.deps.clock.now(), reason.replace("\x00", "")[:1000]
+        async with transaction(self.pool) as connection:
+            await ledger.abandon(connection, incident_id, now, f"given up: {reason}")
             await incidents.set_status(connection, incident_id, "needs_attention", reason=reason)
             await incidents.add_event(
                 connection,
                 incident_id,
                 "needs_attention",
-                self.deps.clock.now(),
-                "needs_attention",
-                f"The analysis failed again and again; the last error: {reason}",
+                now,
+                "status",
+                f"needs attention: it failed again and again; the last error: {reason}",
+                data={"status": "needs_attention"},
             )
 
-    async def _row(self, incident_id: str) -> dict[str, Any] | None:
+    async def _row(self, incident_id: str) -> Row | None:
         async with self.pool.connection() as connection:
             return await incidents.get(connection, incident_id)
 
     @asynccontextmanager
-    async def _alone_with(self, incident_id: str) -> AsyncIterator[None]:
+    async def _alone_with(self, incident_id: str) -> AsyncIterator[Connection]:
         """LangGraph has no lock of its own: two resumes of one thread would both run the next node."""
         async with self.pool.connection() as connection:
             key = (incident_id, LOCK_SPACE)
-            row = await (
-                await connection.execute("select pg_try_advisory_lock(hashtextextended(%s, %s)) as mine", key)
-            ).fetchone()
-            if not row or not row["mine"]:
-                raise Busy(incident_id)
             try:
-                yield
-            finally:
-                if not connection.closed and not connection.broken:
-                    await connection.execute("select pg_advisory_unlock(hashtextextended(%s, %s))", key)
+                row = await (
+                    await connection.execute("select pg_try_advisory_lock(hashtextextended(%s, %s)) as mine", key)
+                ).fetchone()
+                if not row or not row["mine"]:
+                    raise Busy(incident_id)
+                yield connection
+                await connection.execute("select pg_advisory_unlock(hashtextextended(%s, %s))", key)
+            except BaseException:
+                await connection.close()  # the lock must not live on in a connection of the pool
+                raise
+
+
+async def _while_held(work: Coroutine[Any, Any, None], lock: Connection) -> None:
+    """Do the work; stop it if the connection that holds its lock is lost: somebody else may start it then."""
+    working = asyncio.create_task(work)
+    watching = asyncio.create_task(_watch(lock))
+    try:
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (working, watching):
+            task.cancel()
+        await asyncio.wait({working, watching})
+    if working.cancelled():
+        raise Busy("the connection that held the incident's lock was lost")
+    working.result()
+
+
+async def _watch(lock: Connection) -> None:
+    """Returns, or raises, when the connection is lost."""
+    while not lock.closed:
+        await asyncio.sleep(LOCK_WATCH_S)
+        await lock.execute("select 1")
 
 
 class _Run:
@@ -107,6 +139,10 @@ class _Run:
             start = {"incident_id": self.incident_id, "alert": self.alert.model_dump(mode="json")}
             await self._stream(start, start)
             return
+        if not snapshot.next and "scope" not in snapshot.values:
+            # The process died between LangGraph's first two checkpoints: nothing ran, and nothing says what is next.
+            await self._stream(None, dict(snapshot.values))
+            return
         decision = await self._decision(snapshot.values) if snapshot.interrupts else None
         if decision:
             resume = {snapshot.interrupts[0].id: decision.model_dump(mode="json")}
@@ -118,19 +154,22 @@ class _Run:
 
     async def _stream(self, graph_input: Any, values: dict[str, Any]) -> None:
         """Run until the graph pauses or ends; project after every node. ``values`` is the state it starts from."""
-        stream = self.graph.astream(graph_input, self.config, stream_mode=["updates", "custom"], durability="sync")
-        chunk: Any
-        async for mode, chunk in stream:
-            if mode == "custom":
-                await self._tell(chunk)
-                continue
-            for node, update in chunk.items():
-                if node == "__interrupt__":
-                    await self._project(values, ("RemediationDecision",), update)
-                else:
-                    values |= update
-                    if not await self._project(values, _next(node, values), ()):
-                        return  # closed meanwhile, e.g. recovered by itself
+        events: Any = self.graph.astream(graph_input, self.config, stream_mode=["updates", "custom"], durability="sync")
+        async with aclosing(events):  # closed also on an error here, or its nodes would run on without our lock
+            async for mode, chunk in events:
+                if mode == "custom":
+                    await self._tell(chunk)
+                elif not await self._updated(chunk, values):
+                    return  # closed meanwhile, e.g. recovered by itself
+
+    async def _updated(self, chunk: Mapping[str, Any], values: dict[str, Any]) -> bool:
+        for node, update in chunk.items():
+            if node == "__interrupt__":
+                return await self._project(values, ("RemediationDecision",), update)
+            values |= update
+            if not await self._project(values, _next(node, values), ()):
+                return False
+        return True
 
     async def _decision(self, values: Mapping[str, Any]) -> Decision | None:
         async with self.runner.pool.connection() as connection:
@@ -148,9 +187,9 @@ class _Run:
                 progress["key"],
                 self.runner.deps.clock.now(),
                 progress["kind"],
-                progress["message"],
+                progress["message"].replace("\x00", ""),
                 node=progress["node"],
-                data=progress["data"],
+                data=flow.storable(progress["data"]),
             )
 
     async def _project(

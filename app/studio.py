@@ -65,11 +65,11 @@ class MemoryLedger:
         undo: bool = False,
     ) -> ClaimedStep:
         """See graph.deps.Ledger."""
-        step = ClaimedStep(f"{incident_id}:{plan_revision}:{ordinal}", True, at, dict(before), None)
+        step = ClaimedStep(f"{incident_id}:{plan_revision}:{ordinal}", True, 1, at, dict(before), None)
         self.steps[incident_id, plan_revision, ordinal, undo] = step
         return step
 
-    async def retake(self, step_id: str) -> bool:
+    async def retake(self, step: ClaimedStep) -> bool:
         """See graph.deps.Ledger."""
         return True
 

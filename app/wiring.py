@@ -55,7 +55,7 @@ async def assembled(settings: Settings, database_url: str) -> AsyncIterator[Prod
         for closing in (*(c.aclose for c in collectors), *(e.aclose for e in executors), close_analyst):
             stack.push_async_callback(closing)
         await stack.enter_async_context(pool)
-        await stack.enter_async_context(queue.open_async(pool))
+        await stack.enter_async_context(queue.open_async())
         desk = Desk(pool, queue, catalogue, clock, settings, file.roles())
         deps = Deps(
             catalogue=catalogue,

@@ -9,8 +9,12 @@ from app.wiring import Product
 
 async def work(product: Product, stop: asyncio.Event) -> None:
     """Run jobs until ``stop``; the one running is handed on if it takes too long to end."""
-    settings = product.settings
-    register_jobs(product.queue, Runner(product.pool, product.deps), stalled_after_s=settings.stalled_after_s)
+    settings, runner = product.settings, Runner(product.pool, product.deps)
+    register_jobs(product.queue, runner)
     await run_worker(
-        product.queue, stop, concurrency=settings.worker_concurrency, stalled_after_s=settings.stalled_after_s
+        product.queue,
+        runner,
+        stop,
+        concurrency=settings.worker_concurrency,
+        stalled_after_s=settings.stalled_after_s,
     )

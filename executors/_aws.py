@@ -116,9 +116,16 @@ class Api:
             raise ExecutorError(f"{method.__name__} was not sent: {error}") from error
 
     async def write(self, method: Callable[Call, Answer], *args: Call.args, **kwargs: Call.kwargs) -> Answer:
-        """A call that changes something. Raises ExecutorError; OutcomeUnknown if it may have been done."""
+        """A call that changes something. Raises ExecutorError; OutcomeUnknown if it may have been done.
+
+        A cancelled caller is let go only after the call has ended: whoever takes over may then read what it did.
+        """
+        call = asyncio.ensure_future(asyncio.to_thread(method, *args, **kwargs))
         try:
-            return await asyncio.to_thread(method, *args, **kwargs)
+            return await asyncio.shield(call)
+        except asyncio.CancelledError:
+            await asyncio.wait({call})
+            raise
         except ClientError as error:
             raise self._said(error, OutcomeUnknown) from error
         except (HTTPClientError, ResponseParserError) as error:

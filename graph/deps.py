@@ -30,6 +30,7 @@ class ClaimedStep:
 
     step_id: str
     fresh: bool  # claimed by this very call: nobody has made the call yet
+    attempt: int
     claimed_at: datetime
     before: dict[str, JsonValue]
     result: StepResult | None
@@ -61,8 +62,8 @@ class Ledger(Protocol):
         Postgres refuses a step without a stored decision on that plan revision.
         """
 
-    async def retake(self, step_id: str) -> bool:
-        """Claim again a step whose probe said it was never made; only one caller gets True."""
+    async def retake(self, step: ClaimedStep) -> bool:
+        """Claim again a step whose probe said it was never made; of several callers one gets True."""
 
     async def finish(self, step_id: str, result: StepResult) -> None:
         """Record the result and release the resource."""

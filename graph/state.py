@@ -230,6 +230,7 @@ class StepResult(Model):
     params: dict[str, JsonValue] = Field(default_factory=dict)
     status: Literal["succeeded", "failed", "unknown", "skipped", "dry_run"]
     detail: str = ""
+    made: bool = Field(default=False, description="The change was made, whatever came of it")
     before: dict[str, JsonValue] = Field(default_factory=dict)
     after: dict[str, JsonValue] = Field(default_factory=dict)
     request_ids: tuple[str, ...] = ()

@@ -61,9 +61,12 @@ def progress(c: EffectCheck) -> float | None:
 
 
 def verdict(checks: Sequence[EffectCheck]) -> Verdict:
-    """All met: resolved. More effects worse than better: worse. Some way made: improved. Else unchanged."""
+    """All met: resolved. More effects worse than better: worse. Some way made: improved. Else unchanged.
+
+    Silence is no recovery (a dead service reports no errors either): at least half of the effects must be measured.
+    """
     measured = [(c, p) for c in checks if (p := progress(c)) is not None]
-    if not measured:
+    if not measured or 2 * len(measured) < len(checks):
         return "not_measurable"
     if all(c.status == "met" for c, _ in measured):
         return "resolved"

@@ -4,8 +4,9 @@ import asyncio
 import base64
 import binascii
 import json
+import re
 from collections.abc import AsyncIterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 from uuid import UUID, uuid4
 
@@ -27,6 +28,8 @@ from graph.state import Alert, Finding, Severity
 router = APIRouter(tags=["incidents"])
 
 POLL_S = 0.3
+EVENT_ID = re.compile(r"[0-9]{1,18}")
+OLDEST = timedelta(days=3650)
 END = ("resolved", "closed", "needs_attention")
 
 
@@ -137,6 +140,8 @@ async def open_incident(
     """Needs the role responder. The service must be in the catalogue."""
     if body.occurred_at > product.clock.now():
         raise HTTPException(422, f"occurred_at is in the future: it is {product.clock.now():%Y-%m-%dT%H:%M:%SZ} now.")
+    if body.occurred_at.year < 2 or body.occurred_at < product.clock.now() - OLDEST:
+        raise HTTPException(422, "occurred_at is more than ten years ago: no source keeps telemetry for so long.")
     key = f"rest:{body.service}:{body.occurred_at.isoformat()}"
     alert = Alert(
         source="rest",
@@ -209,7 +214,7 @@ async def follow_incident(
     """The timeline from the start, or after `Last-Event-ID`, then live. Ends when the incident is closed."""
     async with product.pool.connection() as connection:
         await _row(connection, incident_id)
-    after = int(last_event_id) if last_event_id and last_event_id.isascii() and last_event_id.isdigit() else 0
+    after = int(last_event_id) if last_event_id and EVENT_ID.fullmatch(last_event_id) else 0
     return EventSourceResponse(_events(request, product, incident_id, after), ping=15)
 
 
@@ -288,7 +293,7 @@ async def load_report(product: Product, incident_id: str) -> report.Report:
 async def _row(connection: Connection, incident_id: str) -> Row:
     row = await store.get(connection, incident_id) if "\x00" not in incident_id else None
     if row is None:
-        raise NotFound(repr(incident_id))
+        raise NotFound(incident_id)
     return row
 
 
@@ -300,8 +305,9 @@ def _decode(cursor: str) -> tuple[datetime, str]:
     try:
         moment, _, incident_id = base64.urlsafe_b64decode(cursor.encode()).decode().partition(" ")
         at = datetime.fromisoformat(moment)
-    except (binascii.Error, ValueError):
+        at = at.astimezone(UTC)
+    except (binascii.Error, ValueError, OverflowError):
         raise HTTPException(422, "cursor is not one that this list gave out.") from None
-    if at.tzinfo is None or "\x00" in incident_id:
+    if "\x00" in incident_id:
         raise HTTPException(422, "cursor is not one that this list gave out.")
     return at, incident_id

@@ -1,12 +1,14 @@
 """RFC 9457 problem details: the one shape of every error."""
 
 import logging
+from collections.abc import Callable
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from psycopg import OperationalError
+from procrastinate.exceptions import ConnectorException
+from psycopg import DataError, InterfaceError, InternalError, OperationalError
 from psycopg_pool import PoolTimeout
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
@@ -48,38 +50,45 @@ def problem(
 
 def install(app: FastAPI) -> None:
     """Turn every exception into a problem answer."""
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(RequestValidationError, _validation)
+    for kind, status in USE_CASE_ERRORS.items():
+        app.add_exception_handler(kind, _saying(status))
+    for kind in DATABASE_AWAY:
+        app.add_exception_handler(kind, _database_away)
+    app.add_exception_handler(DataError, _not_storable)
+    app.add_exception_handler(Exception, _fault)
 
-    @app.exception_handler(HTTPException)
-    async def _http(_: Request, error: HTTPException) -> JSONResponse:
-        headers = dict(error.headers) if error.headers else None
-        return problem(error.status_code, str(error.detail), headers=headers)
 
-    @app.exception_handler(RequestValidationError)
-    async def _validation(_: Request, error: RequestValidationError) -> JSONResponse:
-        errors = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        return problem(422, "The request does not fit; see errors.", errors=errors)
+USE_CASE_ERRORS = {NotFound: 404, NotAllowed: 403, Conflict: 409, Unusable: 422}
+DATABASE_AWAY = (OperationalError, InterfaceError, InternalError, PoolTimeout, ConnectorException, TimeoutError)
 
-    @app.exception_handler(NotFound)
-    async def _not_found(_: Request, error: NotFound) -> JSONResponse:
-        return problem(404, f"There is no incident {error}.")
 
-    @app.exception_handler(NotAllowed)
-    async def _not_allowed(_: Request, error: NotAllowed) -> JSONResponse:
-        return problem(403, str(error))
+def _saying(status: int) -> Callable[[Request, Exception], JSONResponse]:
+    return lambda _, error: problem(status, str(error))
 
-    @app.exception_handler(Conflict)
-    async def _conflict(_: Request, error: Conflict) -> JSONResponse:
-        return problem(409, str(error))
 
-    @app.exception_handler(Unusable)
-    async def _unusable(_: Request, error: Unusable) -> JSONResponse:
-        return problem(422, str(error))
+def _http(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return problem(error.status_code, str(error.detail), headers=dict(error.headers) if error.headers else None)
 
-    async def _database_away(_: Request, error: Exception) -> JSONResponse:
-        log.warning("the database is away: %s", error)
-        return problem(
-            503, "The database does not answer; nothing was accepted. Send it again.", headers={"Retry-After": "5"}
-        )
 
-    app.add_exception_handler(OperationalError, _database_away)
-    app.add_exception_handler(PoolTimeout, _database_away)
+def _validation(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    errors = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+    return problem(422, "The request does not fit; see errors.", errors=errors)
+
+
+def _database_away(_: Request, error: Exception) -> JSONResponse:
+    log.warning("the database is away: %s", error)
+    said = "The database does not answer; nothing was accepted. Send it again."
+    return problem(503, said, headers={"Retry-After": "5"})
+
+
+def _not_storable(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, DataError)
+    return problem(422, f"The database cannot hold what was sent: {error.diag.message_primary or error}.")
+
+
+def _fault(_: Request, error: Exception) -> JSONResponse:
+    return problem(500, f"A fault of ours ({type(error).__name__}); it is in the log.")

@@ -66,7 +66,7 @@ async def receive_datadog(request: Request, product: ProductDep) -> Accepted:
     headers = dict(request.headers)
     if not datadog.verified(headers, product.settings.datadog_webhook_tokens):
         raise HTTPException(401, "X-AIOps-Token is missing or is none of AUTOPILOT_DATADOG_WEBHOOK_TOKENS.")
-    body = await bounded_body(request, product.settings.max_body_bytes)
+    body = await request.body()
     try:
         alert = datadog.parse(body, tuple(product.desk.catalogue.services))
     except datadog.UnreadablePayload as error:
@@ -76,14 +76,3 @@ async def receive_datadog(request: Request, product: ProductDep) -> Accepted:
         product.desk, datadog.SENDER, headers, body, alert, datadog.delivery_key(body)
     )
     return Accepted(incident_id=opened.incident_id, created=opened.created, duplicate=opened.duplicate)
-
-
-async def bounded_body(request: Request, limit: int) -> bytes:
-    """The raw bytes, or 413 as soon as there are too many."""
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise HTTPException(413, f"The body is larger than {limit} bytes.")
-        parts.append(part)
-    return b"".join(parts)

@@ -361,7 +361,7 @@ async def _version(product: Product, incident_id: str, after: int) -> tuple[str,
     async with product.pool.connection() as connection:
         row = await store.get(connection, incident_id) if "\x00" not in incident_id else None
         if row is None:
-            raise NotFound(repr(incident_id))
+            raise NotFound(incident_id)
         events = await store.events(connection, incident_id, after)
         steps = await ledger.steps(connection, incident_id)
     last = events[-1]["id"] if events else after

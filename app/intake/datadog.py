@@ -4,7 +4,7 @@ import hmac
 import json
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
@@ -15,10 +15,13 @@ from graph.state import Alert, Severity
 SENDER = "datadog"
 TOKEN_HEADER = "x-aiops-token"  # noqa: S105  a header's name
 UNSET = re.compile(r"^\$[A-Z_]+(\[[^\]]*\])?$")
-TITLE_PREFIX = re.compile(r"^\[(?P<transition>[A-Za-z -]+?)(?: on \{(?P<scope>[^}]*)\})?\]\s*")
+TITLE_PREFIX = re.compile(r"^(?:\[P\d\]\s*)?\[(?P<transition>[A-Za-z -]+?)(?: on \{(?P<scope>[^}]*)\})?\]\s*")
 MONITOR_LINK = re.compile(r"monitors[/#](\d+)")
 PRIORITY: Mapping[str, Severity] = {"P1": "critical", "P2": "critical", "P3": "warning", "P4": "info", "P5": "info"}
 ALERT_TYPE: Mapping[str, Severity] = {"error": "critical", "warning": "warning", "info": "info", "success": "info"}
+
+
+OLDEST = timedelta(days=3650)
 
 
 class UnreadablePayload(Exception):
@@ -32,17 +35,17 @@ def verified(headers: Mapping[str, str], tokens: Sequence[SecretStr]) -> bool:
     return any(matches)
 
 
-def delivery_key(body: bytes) -> str:
-    """The same for every re-send of one delivery; Datadog sends no id of its own for it."""
-    try:
-        p = _payload(body)
-    except UnreadablePayload:
-        return f"{SENDER}:{sha256(body).hexdigest()}"
-    event = _get(p, "event_id") or _get(p, "id")
-    if not event:
-        return f"{SENDER}:{sha256(body).hexdigest()}"
-    title = _get(p, "title")
-    parts = (_org(p), event, _get(p, "transition") or title, _get(p, "last_updated"))
+def delivery_key(body: bytes) -> str | None:
+    """The same for every re-send of one delivery; Datadog sends no id of its own for it.
+
+    None where the payload has neither event nor time: two such alerts look alike however far apart they are.
+    Raises UnreadablePayload.
+    """
+    p = _payload(body)
+    event, updated = _get(p, "event_id") or _get(p, "id"), _get(p, "last_updated") or _get(p, "date")
+    if not (event or updated):
+        return None
+    parts = (_org(p), event, _get(p, "transition") or _get(p, "title"), updated)
     return f"{SENDER}:{sha256('|'.join(parts).encode()).hexdigest()}"
 
 
@@ -72,7 +75,7 @@ def parse(body: bytes, known_services: Sequence[str] = ()) -> Alert:
         service=service[:200],
         occurred_at=_date(p),
         fingerprint=f"{SENDER}:{_org(p)}:{monitor}:{service}",
-        cycle_key=f"{SENDER}:{_org(p)}:{cycle}",
+        cycle_key=f"{SENDER}:{_org(p)[:100]}:{_indexable(cycle)}",
         transition=_transition(transition),
         url=_get(p, "link") or None,
         text=text[:4000],
@@ -119,6 +122,11 @@ def _named_in(text: str, known_services: Sequence[str]) -> str:
     return max(named, key=lambda name: (len(name), name), default="")
 
 
+def _indexable(key: str) -> str:
+    """Postgres indexes no text of some kilobytes: a long list of tags is replaced by its hash."""
+    return key if len(key) <= 200 else sha256(key.encode()).hexdigest()
+
+
 def _transition(text: str) -> Any:  # one of Alert.transition's values
     lowered = text.lower()
     if "recovered" in lowered:
@@ -139,11 +147,14 @@ def _severity(payload: Mapping[str, Any], transition: str) -> Severity:
 
 
 def _date(payload: Mapping[str, Any]) -> datetime:
-    """Epoch seconds or milliseconds, as Datadog mixes them."""
+    """Epoch seconds or milliseconds, as Datadog mixes them; now, where what it says cannot be true."""
+    now = datetime.now(UTC)
     for key in ("date", "last_updated"):
         try:
             number = float(_get(payload, key))
-            return datetime.fromtimestamp(number / 1000 if number > 1e11 else number, UTC)
+            moment = datetime.fromtimestamp(number / 1000 if number > 1e11 else number, UTC)
         except (ValueError, OverflowError, OSError):
             continue
-    return datetime.now(UTC)
+        if now - OLDEST < moment < now + timedelta(days=1):
+            return moment
+    return now

@@ -124,16 +124,26 @@ async def set_status(
     row = await _one(
         connection,
         """update incident set status = %s, status_reason = %s, round = coalesce(%s, round), plan_revision = %s,
+               failures = case when %s then 0 else failures end,
                updated_at = clock_timestamp(), closed_at = case when %s then clock_timestamp() end
            where id = %s and closed_at is null returning id""",
         status,
         reason,
         round_,
         plan_revision,
+        plan_revision is not None,  # it came as far as a decision
         status in CLOSED,
         incident_id,
     )
     return row is not None
+
+
+async def count_failure(connection: Connection, incident_id: str) -> int:
+    """One more failed attempt since the last decision was awaited; how many there were."""
+    row = await _one(
+        connection, "update incident set failures = failures + 1 where id = %s returning failures", incident_id
+    )
+    return row["failures"] if row else 0
 
 
 async def add_event(
@@ -155,7 +165,7 @@ async def add_event(
     )
 
 
-async def events(connection: Connection, incident_id: str, after: int = 0, limit: int = 500) -> list[Row]:
+async def events(connection: Connection, incident_id: str, after: int = 0, limit: int = 2000) -> list[Row]:
     """The timeline, oldest first, after an event id."""
     return await _all(
         connection,

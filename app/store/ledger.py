@@ -69,7 +69,7 @@ class PostgresLedger:
                     )
                 ).fetchone()
                 assert row is not None
-                keys = [key for key in resource.split(",") if key]
+                keys = sorted({key for key in resource.split(",") if key})
                 await connection.execute(
                     "insert into lease (resource, step_id) select unnest(%s::text[]), %s", (keys, row["id"])
                 )
@@ -77,14 +77,14 @@ class PostgresLedger:
             raise ResourceBusy(f"{resource} is being changed by another action; one at a time") from error
         return _claimed(row, fresh=True)
 
-    async def retake(self, step_id: str) -> bool:
-        """See graph.deps.Ledger. The incident's advisory lock keeps a second caller away as well."""
+    async def retake(self, step: ClaimedStep) -> bool:
+        """See graph.deps.Ledger."""
         async with self.pool.connection() as connection:
             row = await (
                 await connection.execute(
                     """update step set attempt = attempt + 1
-                       where id = %s and finished_at is null returning attempt""",
-                    (step_id,),
+                       where id = %s and attempt = %s and finished_at is null returning attempt""",
+                    (step.step_id, step.attempt),
                 )
             ).fetchone()
         return row is not None
@@ -103,6 +103,7 @@ def _claimed(row: Row, *, fresh: bool) -> ClaimedStep:
     return ClaimedStep(
         step_id=str(row["id"]),
         fresh=fresh,
+        attempt=row["attempt"],
         claimed_at=row["claimed_at"],
         before=row["before"],
         result=StepResult.model_validate(row["result"]) if row["result"] else None,
@@ -118,6 +119,25 @@ async def steps(connection: Connection, incident_id: str) -> list[Row]:
             (incident_id,),
         )
     ).fetchall()
+
+
+async def abandon(connection: Connection, incident_id: str, at: datetime, detail: str) -> None:
+    """Record open steps as ``unknown`` and free their resources: nobody will carry them on."""
+    open_steps = await (
+        await connection.execute(
+            "select id, ordinal, operation, params, before, claimed_at from step"
+            " where incident_id = %s and finished_at is null for update",
+            (incident_id,),
+        )
+    ).fetchall()
+    for step in open_steps:
+        known = {k: step[k] for k in ("ordinal", "operation", "params", "before", "claimed_at")}
+        result = StepResult.model_validate(known | {"status": "unknown", "detail": detail, "finished_at": at})
+        await connection.execute(
+            "update step set finished_at = %s, result = %s where id = %s",
+            (at, Jsonb(result.model_dump(mode="json")), step["id"]),
+        )
+        await connection.execute("delete from lease where step_id = %s", (step["id"],))
 
 
 class PostgresSnapshots:

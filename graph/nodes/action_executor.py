@@ -1,5 +1,6 @@
 """ActionExecutor: runs the chosen steps through the ledger, measures, and undoes what made things worse."""
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -7,8 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, JsonValue
 
-from collectors.base import CollectorError, Series, SeriesRef, Window
-from executors.base import AnyOperation, ExecutorError, Outcome, OutcomeUnknown
+from collectors.base import Collector, CollectorError, Series, SeriesRef, Window
+from executors.base import AnyOperation, ExecutorError, Outcome, OutcomeUnknown, Probe
 from graph import verification as verifying
 from graph.deps import ClaimedStep, Deps, ResourceBusy
 from graph.progress import report
@@ -16,6 +17,7 @@ from graph.state import ActionOption, Execution, PlanStep, State, StepResult, Ve
 
 NODE = "ActionExecutor"
 OK = ("succeeded", "dry_run")
+WORSE_READINGS = 3  # in a row: one is no harm
 
 
 async def action_executor(deps: Deps, state: State) -> dict[str, Any]:
@@ -76,33 +78,36 @@ class _Run:
         params = operation.params.model_validate(step.params)
         claimed = await self.deps.ledger.find(self.incident_id, self.revision, ordinal)
         try:
-            if claimed is None:
-                before = await operation.inspect(params)
-                operation.preview(params, before)  # refuses what must not run now
-                claimed = await self._claim(ordinal, operation, step, operation.resource(params), before)
+            claimed = claimed or await self._claim(ordinal, operation, step, params)
         except (ExecutorError, ResourceBusy) as error:
             return self._result(ordinal, step, "failed", str(error))
         if claimed.result:
             return claimed.result
-        result = await self._carry_out(ordinal, operation, step, claimed)
-        result = result.model_copy(update={"claimed_at": claimed.claimed_at, "finished_at": self.deps.clock.now()})
-        await self.deps.ledger.finish(claimed.step_id, result)
-        return result
+        result = await self._carry_out(ordinal, operation, step, params, claimed)
+        return await self._finish(claimed, result)
 
     async def _claim(
         self,
         ordinal: int,
         operation: AnyOperation,
         step: PlanStep,
-        resource: str,
-        before: dict[str, JsonValue],
-        *,
-        undo: bool = False,
+        params: BaseModel,
+        undo_of: StepResult | None = None,
     ) -> ClaimedStep:
-        """Claim, waiting a while for a resource that another action holds. Raises ResourceBusy."""
+        """Claim, waiting a while for a resource that another action holds.
+
+        The state is read anew for each attempt: while we wait, the other action changes it.
+        Raises ResourceBusy, ExecutorError.
+        """
         clock = self.deps.clock
         give_up = clock.now() + timedelta(seconds=self.deps.patience.busy_s)
+        resource = operation.resource(params)
         while True:
+            if undo_of:
+                before = undo_of.before
+            else:
+                before = await operation.inspect(params)
+                operation.preview(params, before)  # refuses what must not run now
             try:
                 return await self.deps.ledger.claim(
                     self.incident_id,
@@ -113,49 +118,70 @@ class _Run:
                     "" if operation.read_only or operation.dry_run else resource,
                     before,
                     clock.now(),
-                    undo=undo,
+                    undo=undo_of is not None,
                 )
             except ResourceBusy:
                 if clock.now() >= give_up:
                     raise
                 await clock.sleep(self.deps.patience.poll_s)
 
+    async def _finish(self, claimed: ClaimedStep, result: StepResult) -> StepResult:
+        result = result.model_copy(update={"claimed_at": claimed.claimed_at, "finished_at": self.deps.clock.now()})
+        await self.deps.ledger.finish(claimed.step_id, result)
+        return result
+
     async def _carry_out(
-        self, ordinal: int, operation: AnyOperation, step: PlanStep, claimed: ClaimedStep
+        self, ordinal: int, operation: AnyOperation, step: PlanStep, params: BaseModel, claimed: ClaimedStep
     ) -> StepResult:
         """The one attempt, or after a crash the probe that tells whether it was made."""
-        params, before = operation.params.model_validate(step.params), claimed.before
-        detail = ""
-        request_ids: tuple[str, ...] = ()
+        before = claimed.before
+        outcome = Outcome()
         try:
-            if await self._must_call(operation, step, claimed):
-                try:
-                    outcome = await operation.execute(params, before)
-                    detail, request_ids = outcome.detail, outcome.request_ids
-                except OutcomeUnknown as error:
-                    if await operation.probe(params, before) != "done":
-                        raise
-                    detail = f"{error}; read back: it was done"
-            after = await operation.settle(params, before)
-        except (OutcomeUnknown, _CannotTell) as error:
+            if await self._must_call(operation, params, claimed):
+                outcome = await self._call(operation, params, before)
+        except _CannotTell as error:
             return self._result(ordinal, step, "unknown", str(error), before=before)
         except ExecutorError as error:
-            return self._result(ordinal, step, "failed", str(error), before=before, request_ids=request_ids)
-        status = "dry_run" if operation.dry_run else "succeeded"
-        return self._result(ordinal, step, status, detail, before=before, after=after, request_ids=request_ids)
+            return self._result(ordinal, step, "failed", str(error), before=before)
+        except Exception as error:  # noqa: BLE001  a fault of the operation's code: the change may be half made
+            return self._result(ordinal, step, "unknown", f"{type(error).__name__}: {error}", before=before)
+        made = not (operation.read_only or operation.dry_run)
+        status, detail, after = "dry_run" if operation.dry_run else "succeeded", outcome.detail, None
+        try:
+            after = await operation.settle(params, before)
+        except ExecutorError as error:
+            status, detail = "failed", f"{error} (the change was made)" if made else str(error)
+        return self._result(
+            ordinal, step, status, detail, before=before, after=after, request_ids=outcome.request_ids, made=made
+        )
 
-    async def _must_call(self, operation: AnyOperation, step: PlanStep, claimed: ClaimedStep) -> bool:
+    async def _call(self, operation: AnyOperation, params: BaseModel, before: dict[str, JsonValue]) -> Outcome:
+        """Raises ExecutorError if nothing was done, _CannotTell if that is not known."""
+        try:
+            return await operation.execute(params, before)
+        except OutcomeUnknown as error:
+            if await self._probe(operation, params, before) != "done":
+                raise _CannotTell(str(error)) from error
+            return Outcome(detail=f"{error}; read back: it was done")
+
+    async def _must_call(self, operation: AnyOperation, params: BaseModel, claimed: ClaimedStep) -> bool:
         if claimed.fresh:
             return True
-        probe = await operation.probe(operation.params.model_validate(step.params), claimed.before)
+        probe = await self._probe(operation, params, claimed.before)
         if probe == "unknown":
             raise _CannotTell(
                 "a process died between claim and result, and the present state does not tell"
                 " whether the call was made: look at it before you decide again"
             )
-        if probe == "not_done" and not await self.deps.ledger.retake(claimed.step_id):
+        if probe == "not_done" and not await self.deps.ledger.retake(claimed):
             raise _CannotTell("another process has taken this step over")
         return probe == "not_done"
+
+    async def _probe(self, operation: AnyOperation, params: BaseModel, before: dict[str, JsonValue]) -> Probe:
+        try:
+            return await operation.probe(params, before)
+        except ExecutorError as error:
+            raise _CannotTell(f"whether it was done could not be read: {error}") from error
 
     # --- verification ---
 
@@ -171,51 +197,54 @@ class _Run:
         first = min(r.claimed_at for r in calls if r.claimed_at)
         last = max(r.finished_at for r in calls if r.finished_at)
         before = await self._levels(option, Window(start=first - timedelta(minutes=3), end=first))
-        if failed:
-            result = await self._measure(option, before, last)
-            remain = [r.operation for r in results if r.status == "succeeded"]
-            return result.model_copy(
-                update={
-                    "verdict": "unchanged" if result.verdict == "resolved" else result.verdict,
-                    "detail": f"{failed.operation} {failed.status}: {failed.detail}."
-                    + (f" Still in place: {', '.join(remain)}." if remain else ""),
-                }
-            )
-        return await self._watch(option, before, last)
+        if not failed:
+            minutes = max(e.within_minutes for e in option.expected)
+            return await self._watch(option, before, last, minutes * 60)
+        # Some steps may be in place: look for harm, but not for as long as for a cure.
+        patience = self.deps.patience
+        seen = await self._watch(option, before, last, patience.worse_after_s + 3 * patience.poll_s)
+        remain = [r.operation for r in results if r.made]
+        return seen.model_copy(
+            update={
+                "verdict": "improved" if seen.verdict == "resolved" else seen.verdict,
+                "detail": f"{failed.operation} {failed.status}: {failed.detail}"
+                + (f" In place: {', '.join(remain)}." if remain else ""),
+            }
+        )
 
     async def _watch(
-        self, option: ActionOption, before: dict[verifying.Key, float | None], since: datetime
+        self, option: ActionOption, before: dict[verifying.Key, float | None], since: datetime, limit_s: float
     ) -> Verification:
         clock, patience = self.deps.clock, self.deps.patience
-        deadline = since + timedelta(minutes=max(e.within_minutes for e in option.expected))
+        deadline = since + timedelta(seconds=limit_s)
         met_since: datetime | None = None
-        worse_in_a_row, poll = 0, 0
+        worse_in_a_row = 0
         while True:
             await clock.sleep(patience.poll_s)
-            poll += 1
             now = clock.now()
             seen = await self._measure(option, before, since)
             report(
                 NODE,
                 "verification",
-                f"verify:{self.revision}:{poll}",
+                f"verify:{self.revision}:{now.isoformat()}",
                 f"{sum(c.status == 'met' for c in seen.checks)} of {len(seen.checks)} expected effects met",
                 {"status": "verifying", "checks": [c.detail for c in seen.checks]},
             )
-            met_since = (met_since or now) if seen.verdict == "resolved" else None
-            worse_in_a_row = worse_in_a_row + 1 if seen.verdict == "worse" else 0
+            if seen.verdict != "not_measurable":  # a reading that failed neither confirms nor refutes
+                met_since = (met_since or now) if seen.verdict == "resolved" else None
+                worse_in_a_row = worse_in_a_row + 1 if seen.verdict == "worse" else 0
             if met_since and (now - met_since).total_seconds() >= patience.hold_s:
                 return seen.model_copy(
                     update={"detail": f"All expected effects held for {patience.hold_s / 60:g} minutes."}
                 )
-            if worse_in_a_row >= 3 and (now - since).total_seconds() >= patience.worse_after_s:
+            worse = worse_in_a_row >= WORSE_READINGS
+            if worse and (now - since).total_seconds() >= patience.worse_after_s:
                 return seen.model_copy(update={"detail": "It got worse, three readings in a row."})
-            if now >= deadline and not met_since:
-                return seen.model_copy(update={"detail": self._too_late(option)})
-
-    def _too_late(self, option: ActionOption) -> str:
-        minutes = max(e.within_minutes for e in option.expected)
-        return f"Not all expected effects were met, and held, within {minutes:g} minutes."
+            if now >= deadline and (not met_since or now >= deadline + timedelta(seconds=patience.hold_s)):
+                # One bad reading is no harm, and one good one no cure.
+                told = {"worse": "unchanged", "resolved": "improved"}.get(seen.verdict, seen.verdict)
+                detail = f"Not all expected effects were met, and held, within {limit_s / 60:g} minutes."
+                return seen.model_copy(update={"verdict": told, "detail": detail})
 
     async def _measure(
         self, option: ActionOption, before: dict[verifying.Key, float | None], since: datetime
@@ -232,25 +261,32 @@ class _Run:
         series: list[Series] = []
         for collector in self.deps.collectors:
             if refs := by_source.get(collector.name):
-                try:
-                    series += await collector.measure(refs, window)
-                except CollectorError as error:
-                    report(
-                        NODE,
-                        "gap",
-                        f"gap:{self.revision}:{collector.name}:{window.end.timestamp():.0f}",
-                        f"{collector.name} could not be measured: {error.detail}",
-                    )
+                series += await self._read(collector, refs, window)
         return {verifying.key(e.ref): verifying.level(series, e.ref, window) for e in option.expected}
+
+    async def _read(self, collector: Collector, refs: list[SeriesRef], window: Window) -> list[Series]:
+        """The series; none, and a line in the timeline, where the source fails or does not answer in its time."""
+        try:
+            async with asyncio.timeout(collector.timeout_s):
+                return await collector.measure(refs, window)
+        except CollectorError as error:
+            said = error.detail
+        except TimeoutError:
+            said = f"no answer within {collector.timeout_s:g} s"
+        except Exception as error:  # noqa: BLE001  one source's fault must not end the watch over a change
+            said = f"{type(error).__name__}: {error}"
+        key = f"gap:{self.revision}:{collector.name}:{window.end.isoformat()}"
+        report(NODE, "gap", key, f"{collector.name} could not be measured: {said}")
+        return []
 
     # --- undo ---
 
     async def undo(self, option: ActionOption, results: Sequence[StepResult]) -> tuple[StepResult, ...]:
-        """Put back, last first, every step that succeeded and can be put back."""
+        """Put back, last first, every change that was made and can be put back."""
         undone: list[StepResult] = []
         for result, step in reversed(list(zip(results, option.steps, strict=True))):
             operation = self.deps.operations[step.operation]
-            if result.status == "succeeded" and operation.reversible:
+            if result.made and operation.reversible:
                 undone.append(await self._undo_step(result, step, operation))
         return tuple(undone)
 
@@ -258,31 +294,27 @@ class _Run:
         ordinal, params = result.ordinal, operation.params.model_validate(step.params)
         claimed = await self.deps.ledger.find(self.incident_id, self.revision, ordinal, undo=True)
         try:
-            if claimed is None:
-                claimed = await self._claim(
-                    ordinal, operation, step, operation.resource(params), result.before, undo=True
-                )
-        except ResourceBusy as error:
+            claimed = claimed or await self._claim(ordinal, operation, step, params, undo_of=result)
+        except (ExecutorError, ResourceBusy) as error:
             return self._result(ordinal, step, "failed", f"undo: {error}")
         if claimed.result:
             return claimed.result
+        status, outcome = "succeeded", Outcome()
         try:
             outcome = await self._put_back(operation, params, result, claimed)
-            put_back = self._result(
-                ordinal,
-                step,
-                "succeeded",
-                f"undone: {outcome.detail}",
-                before=result.after,
-                after=result.before,
-                request_ids=outcome.request_ids,
-            )
+            detail = f"undone: {outcome.detail}"
         except OutcomeUnknown as error:
-            put_back = self._result(ordinal, step, "unknown", f"undo: {error}")
+            status, detail = "unknown", f"undo: {error}"
         except ExecutorError as error:
-            put_back = self._result(ordinal, step, "failed", f"undo: {error}")
-        put_back = put_back.model_copy(update={"claimed_at": claimed.claimed_at, "finished_at": self.deps.clock.now()})
-        await self.deps.ledger.finish(claimed.step_id, put_back)
+            status, detail = "failed", f"undo: {error}"
+        except Exception as error:  # noqa: BLE001  as in _carry_out
+            status, detail = "unknown", f"undo: {type(error).__name__}: {error}"
+        put_back = await self._finish(
+            claimed,
+            self._result(
+                ordinal, step, status, detail, before=result.after, after=result.before, request_ids=outcome.request_ids
+            ),
+        )
         self._tell("step_undone", ordinal, step.operation, f"{step.operation}: {put_back.detail}")
         return put_back
 
@@ -305,6 +337,7 @@ class _Run:
         before: dict[str, JsonValue] | None = None,
         after: dict[str, JsonValue] | None = None,
         request_ids: tuple[str, ...] = (),
+        made: bool = False,
     ) -> StepResult:
         return StepResult.model_validate(
             {
@@ -316,6 +349,7 @@ class _Run:
                 "before": before or {},
                 "after": after or {},
                 "request_ids": request_ids,
+                "made": made,
             }
         )
 

@@ -31,6 +31,7 @@ create table incident (
     status          text not null default 'received',
     status_reason   text not null default '',
     round           int not null default 0,
+    failures        int not null default 0,
     plan_revision   text,                 -- set while a decision is awaited
     alert           jsonb not null,       -- graph.state.Alert: the graph's input
     opened_by       text not null,
@@ -39,6 +40,7 @@ create table incident (
     closed_at       timestamptz
 );
 create unique index incident_open_cycle on incident (cycle_key) where closed_at is null;
+create index incident_open on incident (updated_at) where closed_at is null;
 create index incident_page on incident (opened_at desc, id desc);
 create index incident_service on incident (service, opened_at desc);
 create index incident_status on incident (status, opened_at desc);

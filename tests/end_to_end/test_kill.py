@@ -72,8 +72,8 @@ def run_dying_worker(database_url: str, point: str, reads: str) -> None:
         async with assembled(settings, database_url) as product:
             deps = _mortal(product.deps, point, Path(reads))
             runner = Runner(product.pool, deps, _mortal_nodes(point))
-            register_jobs(product.queue, runner, stalled_after_s=settings.stalled_after_s)
-            await run_worker(product.queue, stop, concurrency=2, stalled_after_s=settings.stalled_after_s)
+            register_jobs(product.queue, runner)
+            await run_worker(product.queue, runner, stop, concurrency=2, stalled_after_s=settings.stalled_after_s)
 
     asyncio.run(until_told())
 
@@ -183,9 +183,9 @@ class MortalLedger:
             _die()
         return claimed
 
-    async def retake(self, step_id: str) -> bool:
+    async def retake(self, step: ClaimedStep) -> bool:
         """As the real one."""
-        return await self.inner.retake(step_id)
+        return await self.inner.retake(step)
 
     async def finish(self, step_id: str, result: StepResult) -> None:
         """Perhaps die, finish, perhaps die."""

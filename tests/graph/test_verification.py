@@ -37,6 +37,11 @@ def test_verdicts(errors: float | None, success: float | None, expected: Verdict
     assert verdict(checks) == expected
 
 
+def test_silence_is_no_recovery() -> None:
+    silent = [check(effect(ERRORS), 100.0, None) for _ in range(4)]
+    assert verdict([*silent, check(effect(SUCCESS), 50.0, 99.0)]) == "not_measurable"
+
+
 def test_the_level_is_the_median_inside_the_window() -> None:
     start = NOON.timestamp()
     series = Series(ref=ERRORS, epoch_s=tuple(start + 60 * i for i in range(5)), values=(1.0, 2.0, 90.0, 4.0, 5.0))
