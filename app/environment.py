@@ -8,7 +8,7 @@ from pydantic_settings import BaseSettings
 
 from app.settings import Settings
 from app.wiring import plug_ins
-from graph.llms.openai import Settings as OpenAISettings
+from graph.llms.openai_settings import Settings as OpenAISettings
 
 HEAD = """# Every setting of AIOps Auto Pilot; `autopilot settings` prints this file.
 # Copy it to .env and set what you need: a variable that is empty counts as not set.

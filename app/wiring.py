@@ -99,16 +99,17 @@ def operations_by_name(executors: list[Executor]) -> dict[str, AnyOperation]:
 
 def create_analyst() -> tuple[Analyst, Callable[[], Awaitable[None]]]:
     """The model where there is a key, with the rules engine behind it; else the rules engine."""
-    from graph.llms import openai
+    from graph.llms.openai_settings import Settings as OpenAISettings
     from graph.llms.rules import RulesAnalyst
 
     rules = RulesAnalyst()
-    settings = openai.Settings()
+    settings = OpenAISettings()
     if settings.api_key is None:
         return rules, _nothing
     from graph.llms.fallback import FallbackAnalyst
+    from graph.llms.openai import OpenAIAnalyst
 
-    model = openai.OpenAIAnalyst(settings)
+    model = OpenAIAnalyst(settings)
     return FallbackAnalyst(model, rules), model.aclose
 
 

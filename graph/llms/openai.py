@@ -13,8 +13,7 @@ import httpx
 import httpx2
 from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpenAI, OpenAIError
 from openai.types.chat import ChatCompletion, ChatCompletionMessage
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from graph.llms.base import AnalysisRequest, LlmError, PlanRequest
 from graph.llms.briefing import analysis_brief, plan_brief
@@ -26,6 +25,7 @@ from graph.llms.checked import (
     checked_step,
 )
 from graph.llms.masking import MaskingError
+from graph.llms.openai_settings import Settings
 from graph.llms.playbooks import Category
 from graph.state import ActionOption, Claim, Hop, Rival, RootCause
 
@@ -33,22 +33,6 @@ _PROMPTS = Path(__file__).parents[1] / "prompts"
 _MAX_TEXT = 600  # characters of one sentence or paragraph of an answer
 _MAX_ITEMS = 8  # claims, rivals, unknowns, hops
 _MAX_STEPS = 6
-
-
-class Settings(BaseSettings):
-    """``OPENAI_<NAME>``: the names that everybody uses."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="OPENAI_", env_file=".env", env_ignore_empty=True, extra="ignore", hide_input_in_errors=True
-    )
-
-    api_key: SecretStr | None = Field(default=None, description="A key; any word for a local server that asks for none")
-    base_url: str = Field(
-        default="https://api.openai.com/v1", description="Another server that speaks chat completions; ends in /v1"
-    )
-    model: str = Field(default="gpt-4o", description="A model that can answer in a JSON schema")
-    timeout_s: float = Field(default=60.0, gt=0, description="For one answer, retry included")
-    max_completion_tokens: int = Field(default=4_000, ge=256, description="The longest answer; also bounds its cost")
 
 
 class _Draft(BaseModel):

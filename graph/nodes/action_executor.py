@@ -216,7 +216,9 @@ class _Run:
         self, option: ActionOption, before: dict[verifying.Key, float | None], since: datetime, limit_s: float
     ) -> Verification:
         clock, patience = self.deps.clock, self.deps.patience
-        deadline = since + timedelta(seconds=limit_s)
+        # A watch that starts late, after a crash, still gets the time to see the effects hold.
+        enough = timedelta(seconds=patience.hold_s + 3 * patience.poll_s)
+        deadline = max(since + timedelta(seconds=limit_s), clock.now() + enough)
         met_since: datetime | None = None
         worse_in_a_row = 0
         while True:

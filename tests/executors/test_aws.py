@@ -32,12 +32,21 @@ async def serving(answer: Callable[..., object]) -> AsyncIterator[tuple[str, lis
 
     async def count(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connections.append(1)
-        await cast("asyncio.Future[None]", answer(reader, writer))
+        tasks.append(cast("asyncio.Task[None]", asyncio.current_task()))
+        try:
+            await cast("asyncio.Future[None]", answer(reader, writer))
+        finally:
+            writer.close()
+            await asyncio.wait({asyncio.ensure_future(writer.wait_closed())})
 
+    tasks: list[asyncio.Task[None]] = []
     server = await asyncio.start_server(count, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
     async with server:
         yield f"http://{host}:{port}", connections
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @pytest.mark.parametrize("answer", [hang, hang_up])

@@ -11,7 +11,8 @@ from pydantic import SecretStr
 
 from graph.grounding import ground, known_components
 from graph.llms.base import LlmError
-from graph.llms.openai import OpenAIAnalyst, Settings
+from graph.llms.openai import OpenAIAnalyst
+from graph.llms.openai_settings import Settings
 from graph.llms.rules import explain
 from graph.state import Evidence
 from tests.graph.llms import incidents
