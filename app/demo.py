@@ -69,6 +69,8 @@ class Demo:
             except KeyboardInterrupt:
                 self.out.print("\nStopped.")
                 return 130
+            except EOFError:
+                raise DemoError("there is no terminal to ask for a decision: name one with --choice") from None
 
     def _run(self, stack: ExitStack, folder: Path) -> int:
         with self.out.status("Starting Postgres …"):
@@ -91,7 +93,10 @@ class Demo:
             f"Live in the browser: [link]{self.url}/sign-in?token={link}&then={where}[/link]", soft_wrap=True
         )
         incident = self._send_alert(client)
-        return self._story(client, incident)
+        code = self._story(client, incident)
+        if not self.choice and self.out.is_terminal:
+            self.out.input("Look around in the browser; [bold]Enter[/bold] stops everything. ")
+        return code
 
     # --- starting ---
 

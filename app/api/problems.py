@@ -29,22 +29,41 @@ class Problem(BaseModel):
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, object]]:
-    """The OpenAPI entries for these error statuses."""
+    """The OpenAPI entries for these error statuses, each with an example."""
     return {
         status: {
-            "description": HTTPStatus(status).phrase,
-            "model": Problem,
-            "content": {"application/problem+json": {}},
+            "description": f"{HTTPStatus(status).phrase}: {EXAMPLES[status]}",
+            "content": {
+                "application/problem+json": {
+                    "schema": Problem.model_json_schema(),
+                    "example": _body(status, EXAMPLES[status]).model_dump(),
+                }
+            },
         }
         for status in statuses
     }
+
+
+EXAMPLES = {
+    401: "Send an API key as `Authorization: Bearer …`, or sign in.",
+    403: "vera is viewer; to decide takes responder.",
+    404: "There is no incident 'inc_0'.",
+    409: "Already decided: kim chose 1 at 2026-01-01 09:20:00 UTC.",
+    413: "The body is larger than 1000000 bytes.",
+    422: "'nobody' is not in the service catalogue (cart, checkout)",
+    503: "The database does not answer; nothing was accepted. Send it again.",
+}
+
+
+def _body(status: int, detail: str, errors: list[str] | None = None) -> Problem:
+    return Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=errors or [])
 
 
 def problem(
     status: int, detail: str, *, headers: dict[str, str] | None = None, errors: list[str] | None = None
 ) -> JSONResponse:
     """One problem answer."""
-    body = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=errors or [])
+    body = _body(status, detail, errors)
     return JSONResponse(body.model_dump(), status, headers, media_type="application/problem+json")
 
 
