@@ -43,6 +43,7 @@ async def send(order: Order) -> Sent:
     seconds = time.perf_counter() - started
     for _, writer in streams:
         writer.close()
+        await writer.wait_closed()
     every = [answer for some in answers for answer in some]
     return Sent(
         seconds=seconds,

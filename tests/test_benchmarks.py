@@ -59,8 +59,11 @@ def test_an_unverified_claim_makes_a_report_incomplete() -> None:
 
 async def test_every_delivery_is_sent_once_and_only_202_is_accepted() -> None:
     bodies: list[bytes] = []
+    ended: list[asyncio.Event] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ended.append(asyncio.Event())
+        mine = ended[-1]
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -70,8 +73,11 @@ async def test_every_delivery_is_sent_once_and_only_202_is_accepted() -> None:
                 writer.write(b"HTTP/1.1 " + status + b"\r\nContent-Length: 2\r\n\r\n{}")
         except asyncio.IncompleteReadError:
             writer.close()
+            await writer.wait_closed()
+            mine.set()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         sent = await send(Order(port=port, path="/", token="t" * 16, payload={"a": 1}, count=20, connections=4))
+        await asyncio.gather(*(event.wait() for event in ended))
     assert (sent.accepted, len(sent.latencies), len(set(bodies))) == (19, 20, 20)

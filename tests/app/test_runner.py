@@ -1,0 +1,206 @@
+"""The runner, the jobs and the sweep: what a dead, a stuck or a failing process leaves behind."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import procrastinate
+import pytest
+
+from app.clock import SystemClock
+from app.db import Pool, create_pool, transaction
+from app.incidents import Desk, open_by_hand
+from app.jobs import MAX_FAILURES, register_jobs, run_worker, sweep
+from app.queue import create_queue
+from app.runner import Busy, Runner
+from app.security import Caller
+from app.settings import Settings
+from app.store import incidents
+from app.store.ledger import PostgresLedger, PostgresSnapshots
+from graph.catalogue import Catalogue, Service
+from graph.deps import Deps, ResourceBusy
+from graph.flow import NODES, Node
+from graph.llms.rules import RulesAnalyst
+from graph.state import Alert, Decision, State
+
+KIM = Caller("kim", "responder")
+
+
+@dataclass
+class Office:
+    """The product without web and sources."""
+
+    pool: Pool
+    queue: procrastinate.App
+    desk: Desk
+    deps: Deps
+
+    async def open(self, key: str = "c") -> str:
+        """A new incident."""
+        alert = Alert(
+            source="t", title="t", service="shop", occurred_at=datetime.now(UTC), fingerprint="f", cycle_key=key
+        )
+        opened = await open_by_hand(self.desk, alert, KIM, None)
+        assert opened.incident_id
+        return opened.incident_id
+
+    async def get(self, incident_id: str) -> dict[str, Any]:
+        """Its row."""
+        async with self.pool.connection() as connection:
+            row = await incidents.get(connection, incident_id)
+        assert row is not None
+        return row
+
+    async def execute(self, statement: str, *values: object) -> list[dict[str, Any]]:
+        """SQL."""
+        async with self.pool.connection() as connection:
+            cursor = await connection.execute(statement.encode(), values)
+            return await cursor.fetchall() if cursor.description else []
+
+    @asynccontextmanager
+    async def working(self, runner: Runner) -> AsyncIterator[None]:
+        """A worker in the background."""
+        stop = asyncio.Event()
+        register_jobs(self.queue, runner)
+        task = asyncio.create_task(run_worker(self.queue, runner, stop, concurrency=2, stalled_after_s=2))
+        try:
+            yield
+        finally:
+            stop.set()
+            await task
+
+    async def await_status(self, incident_id: str, status: str) -> dict[str, Any]:
+        """The row, once it has this status."""
+        async with asyncio.timeout(30):
+            while (row := await self.get(incident_id))["status"] != status:  # noqa: ASYNC110  it changes in Postgres
+                await asyncio.sleep(0.05)
+        return row
+
+
+@pytest.fixture
+async def office(database_url: str) -> AsyncIterator[Office]:
+    """An office on a database of its own."""
+    pool, queue, clock = create_pool(database_url), create_queue(database_url), SystemClock()
+    catalogue = Catalogue(services={"shop": Service()})
+    async with pool, queue.open_async():
+        deps = Deps(
+            catalogue=catalogue,
+            collectors=(),
+            snapshots=PostgresSnapshots(pool),
+            analyst=RulesAnalyst(),
+            operations={},
+            ledger=PostgresLedger(pool),
+            clock=clock,
+        )
+        yield Office(pool, queue, Desk(pool, queue, catalogue, clock, Settings()), deps)
+
+
+def failing(error: Exception) -> dict[str, Node]:
+    """The graph with an analyzer that always fails."""
+
+    async def fails(_deps: Deps, _state: State) -> dict[str, Any]:
+        raise error
+
+    return {**NODES, "RootCauseAnalyzer": fails}
+
+
+async def test_death_between_the_first_two_checkpoints_is_survived(office: Office) -> None:
+    incident, runner = await office.open(), Runner(office.pool, office.deps)
+    await runner.advance(incident)
+    # What the process leaves that dies right after LangGraph stored its input.
+    await office.execute("delete from checkpoints where (metadata->>'step')::int > -1")
+    await office.execute("update incident set status = 'received', plan_revision = null")
+    await runner.advance(incident)
+    assert (await office.get(incident))["status"] == "awaiting_decision"
+
+
+async def test_one_runner_at_a_time(office: Office) -> None:
+    incident, runner = await office.open(), Runner(office.pool, office.deps)
+    outcomes = await asyncio.gather(*(runner.advance(incident) for _ in range(4)), return_exceptions=True)
+    assert sum(isinstance(o, Busy) for o in outcomes) == 3
+    assert (await office.get(incident))["status"] == "awaiting_decision"
+
+
+async def test_a_lost_lock_stops_the_run(office: Office) -> None:
+    started = asyncio.Event()
+
+    async def hangs(_deps: Deps, _state: State) -> dict[str, Any]:
+        started.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    incident = await office.open()
+    runner = Runner(office.pool, office.deps, {**NODES, "RootCauseAnalyzer": hangs})
+    run = asyncio.create_task(runner.advance(incident))
+    await started.wait()
+    await office.execute(
+        "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and pid <> pg_backend_pid()"
+        " and ((classid::bigint << 32) | objid::bigint) = hashtextextended(%s, 7)",
+        incident,
+    )
+    with pytest.raises(Busy, match="was lost"):
+        await asyncio.wait_for(run, 10)
+
+
+async def test_an_analysis_that_always_fails_goes_to_a_person(office: Office) -> None:
+    incident = await office.open()
+    runner = Runner(office.pool, office.deps, failing(ValueError("no such thing\x00")))
+    for _ in range(MAX_FAILURES):
+        with pytest.raises(ValueError, match="no such thing"):
+            await runner.advance(incident)
+        if await runner.count_failure(incident) >= MAX_FAILURES:
+            await runner.give_up(incident, "ValueError: no such thing\x00")
+    row = await office.get(incident)
+    assert (row["status"], row["status_reason"]) == ("needs_attention", "ValueError: no such thing")
+    assert row["closed_at"]
+
+
+async def test_giving_up_frees_the_resources_and_says_unknown(office: Office) -> None:
+    first, second = await office.open("1"), await office.open("2")
+    runner = Runner(office.pool, office.deps)
+    now = datetime.now(UTC)
+    for incident in (first, second):
+        decision = Decision(plan_revision="r", choice="1", by="kim", at=now)
+        async with transaction(office.pool) as connection:
+            await incidents.insert_decision(connection, incident, decision)
+    ledger = office.deps.ledger
+    await ledger.claim(first, "r", 1, "restart", {}, "ecs:c/a,ecs:c/b", {}, now)
+    with pytest.raises(ResourceBusy):
+        await ledger.claim(second, "r", 1, "restart", {}, "ecs:c/b", {}, now)
+    await runner.give_up(first, "KeyError")
+    abandoned = await ledger.find(first, "r", 1)
+    assert abandoned is not None
+    assert abandoned.result is not None
+    assert abandoned.result.status == "unknown"
+    assert (await ledger.claim(second, "r", 1, "restart", {}, "ecs:c/b", {}, now)).fresh
+
+
+async def test_a_step_without_a_decision_cannot_be_claimed(office: Office) -> None:
+    incident = await office.open()
+    with pytest.raises(Exception, match="foreign key"):
+        await office.deps.ledger.claim(incident, "never decided", 1, "restart", {}, "x", {}, datetime.now(UTC))
+
+
+async def test_the_sweep_finds_an_incident_that_lost_its_job(office: Office) -> None:
+    incident, runner = await office.open(), Runner(office.pool, office.deps)
+    await office.execute("delete from procrastinate_jobs")
+    async with office.working(runner):
+        await sweep(office.queue, runner, 2, forgotten_after_s=0)
+        await office.await_status(incident, "awaiting_decision")
+        await sweep(office.queue, runner, 2, forgotten_after_s=0)
+    assert await office.execute("select 1 from procrastinate_jobs where status = 'todo'") == []
+
+
+async def test_the_sweep_finds_a_job_whose_end_was_never_recorded(office: Office) -> None:
+    incident, runner = await office.open(), Runner(office.pool, office.deps)
+    await office.execute("update procrastinate_jobs set status = 'doing'")
+    await office.execute(
+        "insert into procrastinate_events (job_id, type, at) select id, 'started', now() - interval '1 minute'"
+        " from procrastinate_jobs"
+    )
+    async with office.working(runner):
+        await sweep(office.queue, runner, 2)
+        await office.await_status(incident, "awaiting_decision")
