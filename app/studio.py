@@ -4,12 +4,9 @@ Studio brings its own checkpoints. What the product keeps in Postgres is kept in
 is rehearsed, whatever ``AUTOPILOT_EXECUTORS`` says.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime
 from hashlib import sha256
-
-from pydantic import JsonValue
 
 from app.catalogue import load
 from app.clock import parse_clock
@@ -17,10 +14,8 @@ from app.settings import Settings
 from app.wiring import create_analyst, create_collectors, create_executors, operations_by_name, windows
 from collectors.base import Telemetry
 from graph import flow
-from graph.deps import ClaimedStep, Deps
+from graph.deps import Claim, ClaimedStep, Deps, StepKey
 from graph.state import StepResult
-
-Key = tuple[str, str, int, bool]
 
 
 class MemorySnapshots:
@@ -43,31 +38,16 @@ class MemoryLedger:
     """``graph.deps.Ledger`` for rehearsals: nobody else can hold a resource."""
 
     def __init__(self) -> None:
-        self.steps: dict[Key, ClaimedStep] = {}
+        self.steps: dict[StepKey, ClaimedStep] = {}
 
-    async def find(
-        self, incident_id: str, plan_revision: str, ordinal: int, *, undo: bool = False
-    ) -> ClaimedStep | None:
+    async def find(self, key: StepKey) -> ClaimedStep | None:
         """See graph.deps.Ledger."""
-        return self.steps.get((incident_id, plan_revision, ordinal, undo))
+        return self.steps.get(key)
 
-    async def claim(
-        self,
-        incident_id: str,
-        plan_revision: str,
-        ordinal: int,
-        operation: str,
-        params: Mapping[str, JsonValue],
-        resource: str,
-        before: Mapping[str, JsonValue],
-        at: datetime,
-        *,
-        undo: bool = False,
-    ) -> ClaimedStep:
+    async def claim(self, claim: Claim) -> ClaimedStep:
         """See graph.deps.Ledger."""
-        step = ClaimedStep(f"{incident_id}:{plan_revision}:{ordinal}", True, 1, at, dict(before), None)
-        self.steps[incident_id, plan_revision, ordinal, undo] = step
-        return step
+        self.steps[claim.key] = ClaimedStep(str(claim.key), True, 1, claim.at, dict(claim.before), None)
+        return self.steps[claim.key]
 
     async def retake(self, step: ClaimedStep) -> bool:
         """See graph.deps.Ledger."""

@@ -25,6 +25,28 @@ class Snapshots(Protocol):
 
 
 @dataclass(frozen=True)
+class StepKey:
+    """Which step of which decision; ``undo`` is its reversal."""
+
+    incident_id: str
+    plan_revision: str
+    ordinal: int
+    undo: bool = False
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What is about to be done. ``resource`` is empty for an operation that changes nothing."""
+
+    key: StepKey
+    operation: str
+    params: Mapping[str, JsonValue]
+    resource: str
+    before: Mapping[str, JsonValue]
+    at: datetime
+
+
+@dataclass(frozen=True)
 class ClaimedStep:
     """A ledger row. ``result`` is None while the step is claimed and nothing is known of its end."""
 
@@ -39,24 +61,10 @@ class ClaimedStep:
 class Ledger(Protocol):
     """Every write to the outside world, claimed before the call, in Postgres."""
 
-    async def find(
-        self, incident_id: str, plan_revision: str, ordinal: int, *, undo: bool = False
-    ) -> ClaimedStep | None:
+    async def find(self, key: StepKey) -> ClaimedStep | None:
         """What became of a step that was claimed before, by a process that may be dead."""
 
-    async def claim(
-        self,
-        incident_id: str,
-        plan_revision: str,
-        ordinal: int,
-        operation: str,
-        params: Mapping[str, JsonValue],
-        resource: str,
-        before: Mapping[str, JsonValue],
-        at: datetime,
-        *,
-        undo: bool = False,
-    ) -> ClaimedStep:
+    async def claim(self, claim: Claim) -> ClaimedStep:
         """Claim a step nobody has claimed. Raises ResourceBusy if another step holds the resource.
 
         Postgres refuses a step without a stored decision on that plan revision.

@@ -143,6 +143,12 @@ class World:
         payload = SCENARIOS[self.scenario].alert_payload(self.clock.now()) | changes
         return client.post("/webhooks/datadog", json=payload, headers={"X-AIOps-Token": TOKEN})
 
+    def to_the_decision(self, client: httpx.Client) -> str:
+        """The incident of an alert, analysed."""
+        incident: str = self.send_alert(client).json()["incident_id"]
+        self.await_status(client, incident, "awaiting_decision")
+        return incident
+
     def decide(self, client: httpx.Client, incident: str, choice: str, **more: str) -> httpx.Response:
         """A decision on the plan that is shown now."""
         revision = client.get(f"/incidents/{incident}/actions").json()["plan_revision"]

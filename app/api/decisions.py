@@ -3,12 +3,13 @@
 from datetime import datetime
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from app import incidents
 from app.api.access import CallerDep, ProductDep
 from app.api.incidents import load_report
 from app.api.problems import responses
+from app.api.text import StorableText
 from graph.state import MAX_ROUNDS, ActionOption, Choice, Plan
 
 router = APIRouter(tags=["decisions"])
@@ -33,17 +34,10 @@ class DecisionBody(BaseModel):
         json_schema_extra={"example": {"plan_revision": "3f0c8e2b91a74d65", "choice": "1"}},
     )
 
-    plan_revision: str = Field(max_length=64, description="From GET …/actions: the plan you saw")
+    plan_revision: StorableText = Field(max_length=64, description="From GET …/actions: the plan you saw")
     choice: Choice
-    hint: str = Field(default="", max_length=2000, description="For re_analyze: where to look")
-    note: str = Field(default="", max_length=2000)
-
-    @field_validator("plan_revision", "hint", "note")
-    @classmethod
-    def _storable(cls, text: str) -> str:
-        if "\x00" in text:
-            raise ValueError("a NUL character cannot be stored")
-        return text.encode("utf-8", "replace").decode()
+    hint: StorableText = Field(default="", max_length=2000, description="For re_analyze: where to look")
+    note: StorableText = Field(default="", max_length=2000)
 
 
 class Decided(BaseModel):

@@ -12,12 +12,13 @@ from uuid import UUID, uuid4
 
 from fastapi import APIRouter, Header, HTTPException, Query, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
-from pydantic import AwareDatetime, BaseModel, Field, JsonValue, field_validator
+from pydantic import AwareDatetime, BaseModel, Field, JsonValue
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from app import report
 from app.api.access import CallerDep, ProductDep
 from app.api.problems import responses
+from app.api.text import StorableText
 from app.db import Connection, Row
 from app.incidents import NotFound, open_by_hand
 from app.store import incidents as store
@@ -36,17 +37,10 @@ END = ("resolved", "closed", "needs_attention")
 class OpenIncident(BaseModel):
     """A service and the time its trouble showed."""
 
-    service: str = Field(min_length=1, max_length=200, examples=["payment-service"])
+    service: StorableText = Field(min_length=1, max_length=200, examples=["payment-service"])
     occurred_at: AwareDatetime = Field(examples=["2024-12-20T09:15:00Z"])
-    title: str = Field(default="", max_length=500)
+    title: StorableText = Field(default="", max_length=500)
     severity: Severity = "critical"
-
-    @field_validator("service", "title")
-    @classmethod
-    def _storable(cls, text: str) -> str:
-        if "\x00" in text:
-            raise ValueError("a NUL character cannot be stored")
-        return text.encode("utf-8", "replace").decode()
 
 
 class OpenedIncident(BaseModel):

@@ -1,17 +1,15 @@
 """The ledger of writes to the outside world, and the store of raw telemetry. Each call commits at once."""
 
 import zlib
-from collections.abc import Mapping
 from datetime import datetime
 from hashlib import sha256
 
 from psycopg.errors import UniqueViolation
 from psycopg.types.json import Jsonb
-from pydantic import JsonValue
 
 from app.db import Connection, Pool, Row, transaction
 from collectors.base import Telemetry
-from graph.deps import ClaimedStep, ResourceBusy
+from graph.deps import Claim, ClaimedStep, ResourceBusy, StepKey
 from graph.state import StepResult
 
 
@@ -21,34 +19,21 @@ class PostgresLedger:
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
 
-    async def find(
-        self, incident_id: str, plan_revision: str, ordinal: int, *, undo: bool = False
-    ) -> ClaimedStep | None:
+    async def find(self, key: StepKey) -> ClaimedStep | None:
         """See graph.deps.Ledger."""
         async with self.pool.connection() as connection:
             row = await (
                 await connection.execute(
                     """select * from step
                        where incident_id = %s and plan_revision = %s and ordinal = %s and undo = %s""",
-                    (incident_id, plan_revision, ordinal, undo),
+                    (key.incident_id, key.plan_revision, key.ordinal, key.undo),
                 )
             ).fetchone()
         return _claimed(row, fresh=False) if row else None
 
-    async def claim(
-        self,
-        incident_id: str,
-        plan_revision: str,
-        ordinal: int,
-        operation: str,
-        params: Mapping[str, JsonValue],
-        resource: str,
-        before: Mapping[str, JsonValue],
-        at: datetime,
-        *,
-        undo: bool = False,
-    ) -> ClaimedStep:
+    async def claim(self, claim: Claim) -> ClaimedStep:
         """See graph.deps.Ledger."""
+        key = claim.key
         try:
             async with transaction(self.pool) as connection:
                 row = await (
@@ -56,25 +41,25 @@ class PostgresLedger:
                         """insert into step (incident_id, plan_revision, ordinal, undo, operation, params, resource,
                                before, claimed_at) values (%s, %s, %s, %s, %s, %s, %s, %s, %s) returning *""",
                         (
-                            incident_id,
-                            plan_revision,
-                            ordinal,
-                            undo,
-                            operation,
-                            Jsonb(dict(params)),
-                            resource,
-                            Jsonb(dict(before)),
-                            at,
+                            key.incident_id,
+                            key.plan_revision,
+                            key.ordinal,
+                            key.undo,
+                            claim.operation,
+                            Jsonb(dict(claim.params)),
+                            claim.resource,
+                            Jsonb(dict(claim.before)),
+                            claim.at,
                         ),
                     )
                 ).fetchone()
                 assert row is not None
-                keys = sorted({key for key in resource.split(",") if key})
+                resources = sorted({name for name in claim.resource.split(",") if name})
                 await connection.execute(
-                    "insert into lease (resource, step_id) select unnest(%s::text[]), %s", (keys, row["id"])
+                    "insert into lease (resource, step_id) select unnest(%s::text[]), %s", (resources, row["id"])
                 )
         except UniqueViolation as error:
-            raise ResourceBusy(f"{resource} is being changed by another action; one at a time") from error
+            raise ResourceBusy(f"{claim.resource} is being changed by another action; one at a time") from error
         return _claimed(row, fresh=True)
 
     async def retake(self, step: ClaimedStep) -> bool:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, JsonValue
 from collectors.base import Collector, CollectorError, Series, SeriesRef, Window
 from executors.base import AnyOperation, ExecutorError, Outcome, OutcomeUnknown, Probe
 from graph import verification as verifying
-from graph.deps import ClaimedStep, Deps, ResourceBusy
+from graph.deps import Claim, ClaimedStep, Deps, ResourceBusy, StepKey
 from graph.progress import report
 from graph.state import ActionOption, Execution, PlanStep, State, StepResult, Verification
 
@@ -76,7 +76,7 @@ class _Run:
     async def _step(self, ordinal: int, step: PlanStep) -> StepResult:
         operation = self.deps.operations[step.operation]
         params = operation.params.model_validate(step.params)
-        claimed = await self.deps.ledger.find(self.incident_id, self.revision, ordinal)
+        claimed = await self.deps.ledger.find(self._key(ordinal))
         try:
             claimed = claimed or await self._claim(ordinal, operation, step, params)
         except (ExecutorError, ResourceBusy) as error:
@@ -110,20 +110,22 @@ class _Run:
                 operation.preview(params, before)  # refuses what must not run now
             try:
                 return await self.deps.ledger.claim(
-                    self.incident_id,
-                    self.revision,
-                    ordinal,
-                    operation.name,
-                    step.params,
-                    "" if operation.read_only or operation.dry_run else resource,
-                    before,
-                    clock.now(),
-                    undo=undo_of is not None,
+                    Claim(
+                        key=self._key(ordinal, undo=undo_of is not None),
+                        operation=operation.name,
+                        params=step.params,
+                        resource="" if operation.read_only or operation.dry_run else resource,
+                        before=before,
+                        at=clock.now(),
+                    )
                 )
             except ResourceBusy:
                 if clock.now() >= give_up:
                     raise
                 await clock.sleep(self.deps.patience.poll_s)
+
+    def _key(self, ordinal: int, *, undo: bool = False) -> StepKey:
+        return StepKey(self.incident_id, self.revision, ordinal, undo)
 
     async def _finish(self, claimed: ClaimedStep, result: StepResult) -> StepResult:
         result = result.model_copy(update={"claimed_at": claimed.claimed_at, "finished_at": self.deps.clock.now()})
@@ -294,7 +296,7 @@ class _Run:
 
     async def _undo_step(self, result: StepResult, step: PlanStep, operation: AnyOperation) -> StepResult:
         ordinal, params = result.ordinal, operation.params.model_validate(step.params)
-        claimed = await self.deps.ledger.find(self.incident_id, self.revision, ordinal, undo=True)
+        claimed = await self.deps.ledger.find(self._key(ordinal, undo=True))
         try:
             claimed = claimed or await self._claim(ordinal, operation, step, params, undo_of=result)
         except (ExecutorError, ResourceBusy) as error:

@@ -9,6 +9,7 @@ from typing import Any
 
 import procrastinate
 import pytest
+from psycopg.errors import ForeignKeyViolation
 
 from app.clock import SystemClock
 from app.db import Pool, create_pool, transaction
@@ -21,7 +22,7 @@ from app.settings import Settings
 from app.store import incidents
 from app.store.ledger import PostgresLedger, PostgresSnapshots
 from graph.catalogue import Catalogue, Service
-from graph.deps import Deps, ResourceBusy
+from graph.deps import Claim, Deps, ResourceBusy, StepKey
 from graph.flow import NODES, Node
 from graph.llms.rules import RulesAnalyst
 from graph.state import Alert, Decision, State
@@ -167,21 +168,26 @@ async def test_giving_up_frees_the_resources_and_says_unknown(office: Office) ->
         async with transaction(office.pool) as connection:
             await incidents.insert_decision(connection, incident, decision)
     ledger = office.deps.ledger
-    await ledger.claim(first, "r", 1, "restart", {}, "ecs:c/a,ecs:c/b", {}, now)
+
+    def claim(incident: str, resource: str) -> Claim:
+        return Claim(StepKey(incident, "r", 1), "restart", {}, resource, {}, now)
+
+    await ledger.claim(claim(first, "ecs:c/a,ecs:c/b"))
     with pytest.raises(ResourceBusy):
-        await ledger.claim(second, "r", 1, "restart", {}, "ecs:c/b", {}, now)
+        await ledger.claim(claim(second, "ecs:c/b"))
     await runner.give_up(first, "KeyError")
-    abandoned = await ledger.find(first, "r", 1)
+    abandoned = await ledger.find(StepKey(first, "r", 1))
     assert abandoned is not None
     assert abandoned.result is not None
     assert abandoned.result.status == "unknown"
-    assert (await ledger.claim(second, "r", 1, "restart", {}, "ecs:c/b", {}, now)).fresh
+    assert (await ledger.claim(claim(second, "ecs:c/b"))).fresh
 
 
 async def test_a_step_without_a_decision_cannot_be_claimed(office: Office) -> None:
     incident = await office.open()
-    with pytest.raises(Exception, match="foreign key"):
-        await office.deps.ledger.claim(incident, "never decided", 1, "restart", {}, "x", {}, datetime.now(UTC))
+    claim = Claim(StepKey(incident, "never decided", 1), "restart", {}, "x", {}, datetime.now(UTC))
+    with pytest.raises(ForeignKeyViolation):
+        await office.deps.ledger.claim(claim)
 
 
 async def test_the_sweep_finds_an_incident_that_lost_its_job(office: Office) -> None:

@@ -5,12 +5,10 @@ import os
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import JsonValue
 
 from app.jobs import register_jobs, run_worker
 from app.runner import Runner
@@ -18,7 +16,7 @@ from app.settings import Settings
 from app.wiring import assembled
 from collectors.base import Collector, Scope, Series, SeriesRef, Telemetry, Window
 from graph import flow
-from graph.deps import ClaimedStep, Deps, Ledger, Patience, Snapshots
+from graph.deps import Claim, ClaimedStep, Deps, Ledger, Patience, Snapshots, StepKey
 from graph.state import State, StepResult
 from tests.conftest import Worlds
 
@@ -155,29 +153,13 @@ class MortalLedger:
     def __init__(self, inner: Ledger, point: str) -> None:
         self.inner, self.point, self.claims, self.results = inner, point, 0, 0
 
-    async def find(
-        self, incident_id: str, plan_revision: str, ordinal: int, *, undo: bool = False
-    ) -> ClaimedStep | None:
+    async def find(self, key: StepKey) -> ClaimedStep | None:
         """As the real one."""
-        return await self.inner.find(incident_id, plan_revision, ordinal, undo=undo)
+        return await self.inner.find(key)
 
-    async def claim(
-        self,
-        incident_id: str,
-        plan_revision: str,
-        ordinal: int,
-        operation: str,
-        params: Mapping[str, JsonValue],
-        resource: str,
-        before: Mapping[str, JsonValue],
-        at: datetime,
-        *,
-        undo: bool = False,
-    ) -> ClaimedStep:
+    async def claim(self, claim: Claim) -> ClaimedStep:
         """Claim, perhaps die."""
-        claimed = await self.inner.claim(
-            incident_id, plan_revision, ordinal, operation, params, resource, before, at, undo=undo
-        )
+        claimed = await self.inner.claim(claim)
         self.claims += 1
         if self.point == f"claimed:{self.claims}":
             _die()

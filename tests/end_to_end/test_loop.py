@@ -51,8 +51,7 @@ def test_the_useless_option_ends_unchanged(worlds: Worlds) -> None:
     world = worlds("bad-deploy")
     client = world.start_api()
     world.start_worker()
-    incident = world.send_alert(client).json()["incident_id"]
-    world.await_status(client, incident, "awaiting_decision")
+    incident = world.to_the_decision(client)
     shown = client.get(f"/incidents/{incident}/actions").json()
     useless = next(n for n, o in enumerate(shown["options"], 1) if o["steps"][0]["operation"] == "restart_ecs_task")
     world.decide(client, incident, str(useless))
@@ -70,8 +69,7 @@ def test_the_harmful_option_ends_worse_and_undone(worlds: Worlds) -> None:
     world = worlds("black-friday")
     client = world.start_api()
     world.start_worker()
-    incident = world.send_alert(client).json()["incident_id"]
-    world.await_status(client, incident, "awaiting_decision")
+    incident = world.to_the_decision(client)
     options = client.get(f"/incidents/{incident}/actions").json()["options"]
     harmful = next(n for n, o in enumerate(options, 1) if o["steps"][0]["operation"] == "scale_ecs_service")
     before = options[harmful - 1]["steps"][0]["params"]["desired_count"]
@@ -89,8 +87,7 @@ def test_help_for_a_while_is_not_called_resolved(worlds: Worlds) -> None:
     world = worlds("black-friday")
     client = world.start_api()
     world.start_worker()
-    incident = world.send_alert(client).json()["incident_id"]
-    world.await_status(client, incident, "awaiting_decision")
+    incident = world.to_the_decision(client)
     options = client.get(f"/incidents/{incident}/actions").json()["options"]
     restart = next(n for n, o in enumerate(options, 1) if o["steps"][0]["operation"] == "restart_ecs_task")
     world.decide(client, incident, str(restart))
@@ -123,8 +120,7 @@ def test_five_decisions_at_once(worlds: Worlds) -> None:
     world = worlds("bad-deploy", speed=240.0)
     client = world.start_api()
     world.start_worker()
-    incident = world.send_alert(client).json()["incident_id"]
-    world.await_status(client, incident, "awaiting_decision")
+    incident = world.to_the_decision(client)
     with ThreadPoolExecutor(5) as threads:
         answers = list(threads.map(lambda _: world.decide(client, incident, "1"), range(5)))
     assert sorted(a.status_code for a in answers) == [202, 409, 409, 409, 409]
@@ -175,8 +171,7 @@ def test_a_source_that_fails_is_a_gap_and_the_loop_goes_on(worlds: Worlds) -> No
     httpx.post(f"{world.shop_url}/_shop/fail", json=failure, timeout=5).raise_for_status()
     client = world.start_api()
     world.start_worker()
-    incident = world.send_alert(client).json()["incident_id"]
-    world.await_status(client, incident, "awaiting_decision")
+    incident = world.to_the_decision(client)
     gaps = world.report(client, incident)["gaps"]
     assert any(g["source"] == "datadog" and g["reason"] == "forbidden" for g in gaps), gaps
 
@@ -216,8 +211,7 @@ def test_a_model_that_is_down_or_answers_rubbish_costs_nothing_but_its_words(wor
     world.environment |= {"OPENAI_API_KEY": "sk-test", "OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1"}
     client = world.start_api()
     world.start_worker()
-    incident = world.send_alert(client).json()["incident_id"]
-    world.await_status(client, incident, "awaiting_decision")
+    incident = world.to_the_decision(client)
     cause = world.report(client, incident)["root_cause"]
     assert (cause["component"], cause["engine"]) == ("checkout", "rules")
     assert "gpt-4o" in cause["engine_note"]
