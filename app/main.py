@@ -44,8 +44,10 @@ def create_app(settings: Settings, database_url: str, *, worker: bool = True, co
     app = FastAPI(title="AIOps Auto Pilot", version="1", description=DESCRIPTION, lifespan=lifespan, openapi_url=None)
     problems.install(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    for router in (webhooks.router, incidents.router, decisions.router, tools.router, health.router):
+    for router in (webhooks.router, tools.router, health.router):
         app.include_router(router)
+    for router in (incidents.router, decisions.router):
+        app.include_router(router, responses=problems.responses(422, 503))
     _add_pages(app)
     if console:
         from app.console import mount
