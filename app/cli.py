@@ -36,11 +36,15 @@ def serve(
     console: Annotated[bool, typer.Option(help="Serve the Gradio console at /ui (extra: console)")] = True,
 ) -> None:
     """Serve webhooks, REST, the OpenAPI page and the console."""
+    import signal
+
     import uvicorn
 
     from app.db import migrate, running_database
     from app.main import create_app
 
+    # uvicorn shuts down in order and then raises the signal again: it must not end us before Postgres is stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = _settings()
     _log(settings)
     with running_database(settings) as url:

@@ -1,14 +1,19 @@
 """The command line: help at once, errors a tired engineer can mend."""
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from app.embedded_postgres import EmbeddedPostgres
 from app.environment import reference
 from tests.conftest import ROOT
+from tests.processes import answers, free_port, wait_until
 
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 
@@ -74,3 +79,27 @@ def test_a_mistake_in_the_catalogue_stops_start_up_with_its_line(tmp_path: Path)
     (tmp_path / "autopilot.yaml").write_text("services:\n  shop:\n    teir: 1\n")
     done = autopilot("serve", folder=tmp_path, environment={"AUTOPILOT_CONFIG": "autopilot.yaml"})
     assert "autopilot.yaml:3: services.shop.teir: Extra inputs are not permitted" in done.stderr
+
+
+def test_serve_on_its_own_postgres_stops_it_on_sigterm() -> None:
+    folder = Path(tempfile.mkdtemp(prefix="ap-"))
+    port = free_port()
+    environment = {k: v for k, v in os.environ.items() if k != "DATABASE_URL"}
+    server = subprocess.Popen(
+        [sys.executable, "-m", "app", "serve", "--no-console", "--no-worker", "--port", str(port)],
+        env={**environment, "AUTOPILOT_DATA_DIR": str(folder)},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        wait_until(lambda: answers(f"http://127.0.0.1:{port}/readyz"), "serve")
+        server.send_signal(signal.SIGTERM)
+        output, _ = server.communicate(timeout=20)
+        assert server.returncode == 0, output
+        assert "Your admin key, shown this once" in output
+        assert not (folder / "pg" / "postmaster.pid").exists(), "Postgres was left running"
+    finally:
+        EmbeddedPostgres(folder / "pg").stop()
+        shutil.rmtree(folder)
