@@ -45,6 +45,7 @@ def create_pool(url: str, *, max_size: int = 20) -> Pool:
     async def configure(connection: Connection) -> None:
         # Not by `kwargs`: procrastinate's listener passes its own autocommit and would get it twice.
         await connection.set_autocommit(True)
+        await connection.execute("set time zone 'UTC'")  # what we show as UTC must be it, wherever the server stands
         connection.prepare_threshold = 0
         connection.row_factory = dict_row
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import procrastinate
 from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job
-from psycopg import Error as DatabaseError
+from psycopg import InterfaceError, OperationalError
 from psycopg_pool import PoolTimeout
 
 from app.db import transaction
@@ -19,9 +19,9 @@ from app.store import jobs
 log = logging.getLogger(__name__)
 
 MAX_FAILURES = 5  # of the analysis itself; a database that is away does not count
-MAX_DEATHS = 20  # an incident whose job kills worker after worker
+MAX_DEATHS = 20  # of workers, before one incident is taken for the killer
 FORGOTTEN_AFTER_S = 30.0  # well above the time between two projections of a living run's start
-DATABASE_AWAY = (DatabaseError, PoolTimeout, ConnectorException)
+DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeout, ConnectorException)
 
 
 class Persevere(procrastinate.BaseRetryStrategy):
@@ -96,6 +96,8 @@ async def _sweep_for_ever(queue: procrastinate.App, runner: Runner, stalled_afte
             await sweep(queue, runner, stalled_after_s)
         except DATABASE_AWAY as error:
             log.warning("the sweep waits for the database: %s", error)
+        except Exception:  # the sweep must outlive whatever ended one of its rounds
+            log.exception("a sweep failed; the next one follows")
 
 
 async def sweep(
@@ -110,9 +112,12 @@ async def sweep(
         if not row or not row["mine"]:
             return  # another worker sweeps
         for job in await manager.get_stalled_jobs(seconds_since_heartbeat=stalled_after_s):
-            log.warning("job %s of a dead worker is tried again: %s", job.id, job.task_kwargs)
-            if job.attempts >= MAX_DEATHS:
-                await runner.give_up(str(job.task_kwargs["incident_id"]), "it ended worker after worker")
+            incident_id = str(job.task_kwargs["incident_id"])
+            if await jobs.held(connection, LOCK_SPACE, incident_id):
+                continue  # its worker lives, and was only late to say so
+            log.warning("job %s of a dead worker is tried again: %s", job.id, incident_id)
+            if await runner.count_failure(incident_id) >= MAX_DEATHS:
+                await runner.give_up(incident_id, "it ended worker after worker")
             await manager.retry_job(job)
         for orphan in await jobs.orphaned(connection, LOCK_SPACE, forgotten_after_s):
             log.warning("job %s ended unrecorded and is tried again: %s", orphan["id"], orphan["incident_id"])

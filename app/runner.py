@@ -18,7 +18,7 @@ from app.db import Connection, Pool, Row, transaction
 from app.store import incidents, ledger
 from graph import flow
 from graph.deps import Deps
-from graph.state import Alert, Decision, State
+from graph.state import Alert, Decision, State, storable
 
 log = logging.getLogger(__name__)
 
@@ -60,13 +60,21 @@ class Runner:
         async with transaction(self.pool) as connection:
             return await incidents.count_failure(connection, incident_id)
 
-    async def give_up(self, incident_id: str, reason: str) -> None:
-        """Hand the incident to a person: it failed too often."""
-        log.error("incident %s failed too often: %s", incident_id, reason)
-        now, reason = self.deps.clock.now(), reason.replace("\x00", "")[:1000]
+    async def give_up(self, incident_id: str, reason: str) -> bool:
+        """Hand the incident to a person: it failed too often. False if it is being run, or closed already."""
+        now, reason = self.deps.clock.now(), storable(reason)[:1000]
         async with transaction(self.pool) as connection:
+            row = await (
+                await connection.execute(
+                    "select pg_try_advisory_xact_lock(hashtextextended(%s, %s)) as mine", (incident_id, LOCK_SPACE)
+                )
+            ).fetchone()
+            if not row or not row["mine"]:
+                return False
+            if not await incidents.set_status(connection, incident_id, "needs_attention", reason=reason):
+                return False
+            log.error("incident %s failed too often: %s", incident_id, reason)
             await ledger.abandon(connection, incident_id, now, f"given up: {reason}")
-            await incidents.set_status(connection, incident_id, "needs_attention", reason=reason)
             await incidents.add_event(
                 connection,
                 incident_id,
@@ -76,6 +84,7 @@ class Runner:
                 f"needs attention: it failed again and again; the last error: {reason}",
                 data={"status": "needs_attention"},
             )
+        return True
 
     async def _row(self, incident_id: str) -> Row | None:
         async with self.pool.connection() as connection:
@@ -139,17 +148,16 @@ class _Run:
             start = {"incident_id": self.incident_id, "alert": self.alert.model_dump(mode="json")}
             await self._stream(start, start)
             return
-        if not snapshot.next and "scope" not in snapshot.values:
-            # The process died between LangGraph's first two checkpoints: nothing ran, and nothing says what is next.
-            await self._stream(None, dict(snapshot.values))
-            return
         decision = await self._decision(snapshot.values) if snapshot.interrupts else None
         if decision:
             resume = {snapshot.interrupts[0].id: decision.model_dump(mode="json")}
             await self._stream(Command(resume=resume), dict(snapshot.values))
             return
-        await self._project(snapshot.values, snapshot.next, snapshot.interrupts)
-        if snapshot.next and not snapshot.interrupts:
+        unfinished = not snapshot.interrupts and bool(snapshot.next or snapshot.tasks or "scope" not in snapshot.values)
+        if snapshot.next or not unfinished:
+            await self._project(snapshot.values, snapshot.next, snapshot.interrupts)
+        # Without `next` it died between a node's writes and the checkpoint after them: LangGraph replays the writes.
+        if unfinished:
             await self._stream(None, dict(snapshot.values))
 
     async def _stream(self, graph_input: Any, values: dict[str, Any]) -> None:
@@ -164,6 +172,8 @@ class _Run:
 
     async def _updated(self, chunk: Mapping[str, Any], values: dict[str, Any]) -> bool:
         for node, update in chunk.items():
+            if node == "__metadata__":  # LangGraph marks updates it replays
+                continue
             if node == "__interrupt__":
                 return await self._project(values, ("RemediationDecision",), update)
             values |= update
@@ -187,9 +197,9 @@ class _Run:
                 progress["key"],
                 self.runner.deps.clock.now(),
                 progress["kind"],
-                progress["message"].replace("\x00", ""),
+                storable(progress["message"]),
                 node=progress["node"],
-                data=flow.storable(progress["data"]),
+                data=storable(progress["data"]),
             )
 
     async def _project(
@@ -257,4 +267,6 @@ def _status(state: State, following: tuple[str, ...], interrupts: tuple[Interrup
     decision = state["decision"]
     if decision.choice == "manual":
         return "closed", f"{decision.by} takes it by hand"
+    if state["executions"][-1].verification.verdict != "resolved":
+        raise AssertionError("the graph ended, and nothing was resolved")
     return "resolved", ""

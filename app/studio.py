@@ -46,7 +46,7 @@ class MemoryLedger:
 
     async def claim(self, claim: Claim) -> ClaimedStep:
         """See graph.deps.Ledger."""
-        self.steps[claim.key] = ClaimedStep(str(claim.key), True, 1, claim.at, dict(claim.before), None)
+        self.steps[claim.key] = ClaimedStep(str(claim.key), True, 1, 0.0, claim.at, dict(claim.before), None)
         return self.steps[claim.key]
 
     async def retake(self, step: ClaimedStep) -> bool:

@@ -30,6 +30,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
     ProfileNotFound,
 )
+from botocore.parsers import ResponseParserError
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -438,7 +439,7 @@ async def _call(action: str, function: Callable[[], _T]) -> _T:
         raise _refusal(action, error) from None
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise Forbidden(f"{action}: {error}", "set AUTOPILOT_AWS_PROFILE or AWS's own credentials") from None
-    except BotoCoreError as error:
+    except (BotoCoreError, ResponseParserError) as error:
         raise Unreachable(f"{action}: {error}", "check AUTOPILOT_AWS_REGION and the network") from None
 
 

@@ -485,7 +485,7 @@ class DatadogCollector:
     ) -> httpx.Response:
         try:
             response = await self._client.request(method, path, params=params, json=body)
-        except httpx.TransportError as error:
+        except httpx.HTTPError as error:
             raise _Transient(f"{path}: {type(error).__name__}", "check DATADOG_SITE and the network") from None
         if response.status_code >= 500:
             raise _Transient(f"{path}: Datadog answered {response.status_code}")

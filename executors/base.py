@@ -60,6 +60,10 @@ class Refused(ExecutorError):
     """The operation was refused before any call: resource not in the catalogue, deployment in flight, bad state."""
 
 
+class PartlyDone(ExecutorError):
+    """The operation failed after some of its changes were made; the text says which."""
+
+
 class OutcomeUnknown(ExecutorError):
     """The call may or may not have been made (a timeout, a lost connection)."""
 
@@ -108,7 +112,7 @@ class Operation(Generic[P]):
         raise NotImplementedError
 
     async def execute(self, params: P, before: State) -> Outcome:
-        """Make the change: one attempt, no retry. Raises ExecutorError, OutcomeUnknown."""
+        """Make the change: one attempt, no retry. Raises ExecutorError, PartlyDone, OutcomeUnknown."""
         raise NotImplementedError
 
     async def settle(self, params: P, before: State) -> State:

@@ -21,6 +21,7 @@ from executors.base import (
     Outcome,
     OutcomeUnknown,
     P,
+    PartlyDone,
     Probe,
     Refused,
     Resource,
@@ -316,7 +317,8 @@ class RestartAllServices(EcsOperation[ServicesParams]):
             except OutcomeUnknown as error:
                 raise OutcomeUnknown(_halted(params, len(done), error)) from error
             except ExecutorError as error:
-                raise ExecutorError(_halted(params, len(done), error)) from error
+                kind = PartlyDone if done else ExecutorError
+                raise kind(_halted(params, len(done), error)) from error
         return Outcome(
             request_ids=tuple(i for outcome in done for i in outcome.request_ids),
             detail="; ".join(outcome.detail for outcome in done),

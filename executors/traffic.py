@@ -23,6 +23,7 @@ from executors.base import (
     Operation,
     Outcome,
     OutcomeUnknown,
+    PartlyDone,
     Probe,
     Refused,
     Resource,
@@ -262,7 +263,8 @@ class GradualTrafficRestore(TrafficOperation[RestoreParams]):
                 raise
             except ExecutorError as error:
                 steps = ", ".join(f"{p}%" for p in made) or "none"
-                raise ExecutorError(f"{error} Steps made before: {steps}.") from error
+                kind = PartlyDone if made else ExecutorError
+                raise kind(f"{error} Steps made before: {steps}.") from error
         detail = f"{params.service}: {saved.percent:g}% of its traffic -> 100%"
         return Outcome(request_ids=tuple(made.values()), detail=detail)
 

@@ -5,8 +5,9 @@ Pure data; ``app/catalogue.py`` reads it from ``autopilot.yaml``.
 
 from collections import deque
 from collections.abc import Mapping
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from collectors.base import EcsService, Edge, Target
 from executors.base import Resource
@@ -36,6 +37,12 @@ class Service(BaseModel):
     load_balancer: LoadBalancer | None = None
     min_tasks: int = Field(default=1, ge=0)
     max_tasks: int = Field(default=20, ge=1)
+
+    @model_validator(mode="after")
+    def _some_count_is_allowed(self) -> Self:
+        if self.min_tasks > self.max_tasks:
+            raise ValueError(f"min_tasks {self.min_tasks} is more than max_tasks {self.max_tasks}")
+        return self
 
 
 class Catalogue(BaseModel):

@@ -53,6 +53,7 @@ class ClaimedStep:
     step_id: str
     fresh: bool  # claimed by this very call: nobody has made the call yet
     attempt: int
+    age_s: float  # wall time since it was claimed or retaken
     claimed_at: datetime
     before: dict[str, JsonValue]
     result: StepResult | None
@@ -65,7 +66,8 @@ class Ledger(Protocol):
         """What became of a step that was claimed before, by a process that may be dead."""
 
     async def claim(self, claim: Claim) -> ClaimedStep:
-        """Claim a step nobody has claimed. Raises ResourceBusy if another step holds the resource.
+        """Claim a step nobody has claimed. Raises ResourceBusy if another step holds the resource, Refused if the
+        incident is closed.
 
         Postgres refuses a step without a stored decision on that plan revision.
         """
@@ -104,6 +106,7 @@ class Patience:
     hold_s: float = 300.0  # effects must stay met for so long: a restart often helps for a few minutes only
     worse_after_s: float = 120.0  # a change may shake things at first
     busy_s: float = 300.0  # wait for a resource that another action holds
+    call_s: float = 22.0  # wall time: a call that was begun has ended by then (connect 3 s + answer 15 s, and some)
 
 
 @dataclass(frozen=True)

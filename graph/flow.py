@@ -8,7 +8,6 @@ SlackAlert -> ContextCollector -> RootCauseAnalyzer -> ActionPlanner -> Remediat
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from math import isfinite
 from typing import Any
 
 from langgraph.graph import END, START, StateGraph
@@ -23,7 +22,7 @@ from graph.nodes.context_collector import context_collector
 from graph.nodes.remediation_decision import remediation_decision
 from graph.nodes.root_cause_analyzer import root_cause_analyzer
 from graph.nodes.slack_alert import slack_alert
-from graph.state import State
+from graph.state import State, storable
 
 Node = Callable[[Deps, State], Awaitable[dict[str, Any]]]
 STATE = TypeAdapter(State)
@@ -64,17 +63,6 @@ async def _run(node: Node, deps: Deps, state: State) -> dict[str, Any]:
     """A node reads and writes typed values; the graph carries JSON."""
     update = await node(deps, typed(state))
     return {key: storable(to_jsonable_python(value, by_alias=True)) for key, value in update.items()}
-
-
-def storable(value: Any) -> Any:
-    """JSON as Postgres stores it: telemetry may hold NUL characters, infinities and NaN (kept as text)."""
-    if isinstance(value, float) and not isfinite(value):
-        return str(value)
-    if isinstance(value, str):
-        return value.replace("\x00", "")
-    if isinstance(value, dict):
-        return {storable(k): storable(v) for k, v in value.items()}
-    return [storable(v) for v in value] if isinstance(value, list) else value
 
 
 def build(deps: Deps, nodes: Mapping[str, Node] = NODES) -> Graph:

@@ -10,16 +10,31 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
 from collectors.base import Scope
-from graph.quantities import Quantity, moments, quantities, supported, versions
+from graph.quantities import Quantity, moments, quantities, steps, supported, versions
 from graph.state import ActionOption, Claim, Evidence, Finding, Hop, Rival, RootCause
 
 _RISES = re.compile(
-    r"\b(rose|rises?|risen|increas\w+|jump\w*|climb\w*|spik\w+|surg(?:ed|es|ing)|grew|doubled|tripled)\b",
+    r"\b(rose|rises?|risen|increas\w+|jump\w*|climb\w*|spik\w+|surg(?:ed|es|ing)|grew|doubled|tripled|quadrupled"
+    r"|(?:went|goes|going|gone) up|higher)\b",
     re.IGNORECASE,
 )
 _FALLS = re.compile(
-    r"\b(fell|falls?|fallen|drop(?:s|ped)?|decreas\w+|declin\w+|collaps\w+|sank|halved)\b", re.IGNORECASE
+    r"\b(fell|falls?|fallen|drop(?:s|ped)?|decreas\w+|declin\w+|collaps\w+|sank|halved|reduc(?:ed|es|ing|tion)"
+    r"|(?:went|goes|going|gone) down|lower(?:ed|s)?)\b",
+    re.IGNORECASE,
 )
+_FOLDS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_RATIOS = {
+    **{f"{word}fold": float(number) for number, word in enumerate(_FOLDS, start=2)},
+    "hundredfold": 100.0,
+    "doubled": 2.0,
+    "tripled": 3.0,
+    "quadrupled": 4.0,
+    "halved": 0.5,
+}
+_RATIO = re.compile(rf"\b({'|'.join(word.replace('fold', '[ -]?fold') for word in _RATIOS)})\b", re.IGNORECASE)
+_NEARLY = 0.2  # «doubled» may stand for a ratio this share away
+_SPREADS = re.compile(r"\b(spread\w*|propagat\w+|cascad\w+)\b", re.IGNORECASE)
 _CITED = re.compile(r"\bE\d+\b")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 _TOKEN = re.compile(r"`([^`\s]+)`|(?<![\w./-])([A-Za-z][A-Za-z0-9]*(?:[-_][A-Za-z0-9]+)+)(?![\w-])")
@@ -88,7 +103,7 @@ def _complaint(claim: Claim, evidence: Evidence, components: Collection[str]) ->
         _numbers_complaint(claim.text, cited, evidence)
         or _names_complaint(claim.text, cited, components)
         or _attribution_complaint(claim.text, cited, evidence, components)
-        or _direction_complaint(claim.text, cited)
+        or _change_complaint(claim.text, cited)
     )
 
 
@@ -162,17 +177,70 @@ def _attribution_complaint(text: str, cited: Sequence[Finding], evidence: Eviden
     return f"names {_listed(astray)}, which the cited evidence is not about" if astray else ""
 
 
+def _change_complaint(text: str, cited: Sequence[Finding]) -> str:
+    """What the text says of a change, where the cited findings changed otherwise."""
+    return _direction_complaint(text, cited) or _order_complaint(text, cited) or _ratio_complaint(text, cited)
+
+
 def _direction_complaint(text: str, cited: Iterable[Finding]) -> str:
     """The text says up where everything cited went down, or the other way round."""
     rises, falls = bool(_RISES.search(text)), bool(_FALLS.search(text))
     if rises == falls:
         return ""
-    changes = [f.observed - f.baseline for f in cited if f.observed is not None and f.baseline is not None]
+    changes = [after.value - before.value for before, after in _measured(cited) if after != before]
     if rises and changes and max(changes) < 0:
         return "speaks of a rise, but what it cites fell"
     if falls and changes and min(changes) > 0:
         return "speaks of a fall, but what it cites rose"
     return ""
+
+
+def _order_complaint(text: str, cited: Sequence[Finding]) -> str:
+    """The text goes from what was observed to what is normal, where nothing cited does."""
+    measured = _measured(cited)
+    known = [*measured, *_told(cited)]
+    turned = [
+        (before, after)
+        for before, after in steps(text)
+        if supported(before, [end for _, end in measured]) and supported(after, [start for start, _ in measured])
+        if not any(supported(before, [start]) and supported(after, [end]) for start, end in known)
+    ]
+    return "".join(f"goes from {before} to {after}, the wrong way round" for before, after in turned[:1])
+
+
+def _ratio_complaint(text: str, cited: Sequence[Finding]) -> str:
+    """«Doubled», «tenfold» and the like, where nothing cited changed by as much."""
+    pairs = [*_measured(cited), *_told(cited)]
+    ratios = [after.value * after.scale / (before.value * before.scale) for before, after in pairs if before.value]
+    source = "\n".join(_texts(cited)).lower()
+    wrong = [
+        word
+        for word in _RATIO.findall(text)
+        if word.lower() not in source and not any(_amounts_to(ratio, word) for ratio in ratios)
+    ]
+    return f"says {_listed(wrong)}, which is not how the cited evidence changed" if wrong else ""
+
+
+def _amounts_to(ratio: float, word: str) -> bool:
+    """Is the ratio what the word says? «-fold» is said of falls, too."""
+    name = re.sub(r"[ -]", "", word.lower())
+    said = _RATIOS[name]
+    shares = [ratio / said] + ([1 / (ratio * said)] if ratio and name.endswith("fold") else [])
+    return any(abs(share - 1) <= _NEARLY for share in shares)
+
+
+def _measured(findings: Iterable[Finding]) -> list[tuple[Quantity, Quantity]]:
+    """Baseline and observed value of each finding that has both."""
+    return [
+        (Quantity.of(f.baseline, f.unit), Quantity.of(f.observed, f.unit))
+        for f in findings
+        if f.baseline is not None and f.observed is not None
+    ]
+
+
+def _told(findings: Iterable[Finding]) -> list[tuple[Quantity, Quantity]]:
+    """The steps from one number to another that the findings tell of in words."""
+    return [step for text in _texts(findings) for step in steps(text)]
 
 
 def _mentions(text: str, name: str) -> bool:
@@ -205,7 +273,40 @@ def _sentence_complaint(sentence: str, evidence: Evidence, components: Collectio
     if missing:
         return f"cites {_listed(missing)}, which the evidence does not contain"
     cited = [f for f in evidence.findings if not ids or f.id in ids]
-    return _numbers_complaint(sentence, cited, evidence) or _names_complaint(sentence, cited, components)
+    return (
+        _numbers_complaint(sentence, cited, evidence)
+        or _names_complaint(sentence, cited, components)
+        or _prose_change_complaint(sentence, cited)
+        or _spread_complaint(sentence, evidence, components)
+    )
+
+
+def _prose_change_complaint(sentence: str, cited: Sequence[Finding]) -> str:
+    """As of a claim, held against what it names; the evidence's own sentences are right."""
+    own = re.sub(r"\s*\[E\d+\]", "", sentence).strip().rstrip(".")
+    if any(own in finding.summary for finding in cited):
+        return ""
+    named = [finding for finding in cited if _mentions(sentence, finding.component)]
+    words = _words(sentence)
+    measured = [finding for finding in named or cited if words & _words(finding.signal)]
+    return _change_complaint(sentence, measured or named or cited)
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"[a-z]{4,}", text.lower()))
+
+
+def _spread_complaint(sentence: str, evidence: Evidence, components: Collection[str]) -> str:
+    """The sentence tells of a spread between components, but no hops that hold join them."""
+    named = {name for name in components if _mentions(sentence, name)}
+    if len(named) < 2 or not _SPREADS.search(sentence):
+        return ""
+    joined = {end for hop in _hops(evidence) if _holds(hop) for end in (hop.cause, hop.effect)}
+    return "" if named <= joined else "tells of a spread that no causal check supports"
+
+
+def _holds(hop: Hop) -> bool:
+    return hop.structural and (hop.temporal or hop.statistical)
 
 
 def _supported_title(root_cause: RootCause, evidence: Evidence, components: Collection[str]) -> str:

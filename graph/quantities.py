@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 _ALIASES: dict[tuple[str, float], tuple[str, ...]] = {
     ("time", 1e-9): ("ns", "nanosecond", "nanoseconds"),
@@ -33,10 +34,18 @@ _HEDGE = r"about|around|roughly|approximately|nearly|almost|over|more than|above
 # Ends of words are given in ASCII letters: Korean puts particles and counters right after a number.
 _NUMBER = re.compile(
     rf"(?P<hedge>(?:\b(?:{_HEDGE})\s+|[~≈]\s?))?"
-    r"(?<![A-Za-z0-9_.])(?<![A-Za-z_]-)(?P<digits>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)"
-    rf"(?:[\s-]?(?P<unit>{_UNIT})(?![A-Za-z0-9_]))?"
+    r"(?<![A-Za-z0-9_.])(?<![A-Za-z_]-)(?P<digits>(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)"
+    r"(?:[eE](?P<exponent>[+-]?\d{1,9})(?!\d))?"
+    rf"(?:[\s-]?(?P<unit>{_UNIT})(?![A-Za-z0-9_%])|[A-Za-z_%]+)?"  # «9000rps»: a unit that is not known
     r"(?![A-Za-z0-9_%])(?!\.\d)(?!,\d{3})"
 )
+# Names that begin with a digit: «5xx», «95th percentile», «0xff».
+_NAME = re.compile(
+    r"(?<![A-Za-z0-9_.])(?:[1-5]xx|\d{1,2}(?:\.\d+)?(?:st|nd|rd|th)|0x[0-9a-f]+)(?![A-Za-z0-9_])", re.IGNORECASE
+)
+_FROM, _TO = re.compile(r"\bfrom\s+$", re.IGNORECASE), re.compile(r"\bto\s+$", re.IGNORECASE)
+_ARROW = re.compile(r"\s*(?:->|→)\s*|\S*에서\s*")
+_BETWEEN = 40  # characters that may stand between the two numbers of «from 80 requests a minute to 320»
 _VERSION = re.compile(r"(?<![\w.])v?\d+(?:\.\d+){2,}(?![\w]|\.\d)|(?<![\w.])v\d+(?:\.\d+)*\b")
 _TIME = re.compile(
     r"(?<![\d:])(?P<hour>[01]?\d|2[0-3]):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d))?"
@@ -93,8 +102,23 @@ class Moment:
 
 def quantities(text: str) -> list[Quantity]:
     """Every plain number; times, dates, versions, and digits inside identifiers are none."""
-    text = _VERSION.sub(" ", _TIME.sub(" ", _DATE.sub(" ", text)))
-    return [_quantity(match) for match in _NUMBER.finditer(text)]
+    return [_quantity(match) for match in _NUMBER.finditer(_plain(text))]
+
+
+def steps(text: str) -> list[tuple[Quantity, Quantity]]:
+    """What the text says went from one number to another, as (before, after)."""
+    text = _plain(text)
+    matches = list(_NUMBER.finditer(text))
+    found = []
+    for first, second in pairwise(matches):
+        before, between = text[: first.start()], text[first.end() : second.start()]
+        if len(between) > _BETWEEN:
+            continue
+        if _ARROW.fullmatch(between) or (_FROM.search(before) and _TO.search(between)):
+            found.append((_quantity(first), _quantity(second)))
+        elif _TO.search(before) and _FROM.search(between):
+            found.append((_quantity(second), _quantity(first)))
+    return found
 
 
 def versions(text: str) -> list[str]:
@@ -134,14 +158,22 @@ def _close(claimed: Quantity, actual: float) -> bool:
     return off <= max(rounding, _HEDGED * size if claimed.hedged else 0.0) + 1e-9
 
 
+def _plain(text: str) -> str:
+    """The text without what holds digits and is no number."""
+    for pattern in (_DATE, _TIME, _VERSION, _NAME):
+        text = pattern.sub(" ", text)
+    return text
+
+
 def _quantity(match: re.Match[str]) -> Quantity:
     digits = match.group("digits").replace(",", "")
+    exponent = max(-99, min(99, int(match.group("exponent") or 0)))  # far more than any measurement
     dimension, scale = _UNITS.get(match.group("unit") or "", ("", 1.0))
     return Quantity(
-        value=float(digits),
+        value=float(f"{digits}e{exponent}"),
         dimension=dimension,
         scale=scale,
-        decimals=len(digits.partition(".")[2]),
+        decimals=len(digits.partition(".")[2]) - exponent,
         hedged=match.group("hedge") is not None,
         text=match.group(0).strip(),
     )

@@ -6,7 +6,8 @@ Telemetry and its parts come from ``collectors.base``; ``Resource`` and ``Risk``
 
 from collections.abc import Iterable
 from hashlib import sha256
-from typing import Literal, NotRequired
+from math import isfinite
+from typing import Any, Literal, NotRequired
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 from typing_extensions import TypedDict  # pydantic asks for it below Python 3.12
@@ -38,6 +39,17 @@ class Alert(Model):
     transition: Literal["firing", "resolved", "renotify", "no_data"] = "firing"
     url: str | None = None
     text: str = ""
+
+
+def storable(value: Any) -> Any:
+    """JSON as Postgres stores it: telemetry may hold NUL, halves of surrogate pairs, infinities and NaN."""
+    if isinstance(value, float) and not isfinite(value):
+        return str(value)
+    if isinstance(value, str):
+        return value.replace("\x00", "").encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {storable(k): storable(v) for k, v in value.items()}
+    return [storable(v) for v in value] if isinstance(value, list) else value
 
 
 # --- evidence ---

@@ -6,13 +6,21 @@ from app.db import Connection, Row
 HELD = """exists (
     select 1 from pg_locks l
     where l.locktype = 'advisory' and l.granted
-      and ((l.classid::bigint << 32) | l.objid::bigint) = hashtextextended(j.args->>'incident_id', %(space)s))"""
+      and ((l.classid::bigint << 32) | l.objid::bigint) = hashtextextended({incident_id}, %(space)s))"""
+
+
+async def held(connection: Connection, space: int, incident_id: str) -> bool:
+    """Whether somebody is running this incident right now."""
+    query = f"select {HELD.format(incident_id='%(incident_id)s')} as held"
+    values = {"space": space, "incident_id": incident_id}
+    row = await (await connection.execute(query.encode(), values)).fetchone()
+    return bool(row and row["held"])
 
 
 async def orphaned(connection: Connection, space: int, after_s: float) -> list[Row]:
     """Jobs that count as running while nobody has held their incident for a while: their end was not recorded."""
     query = f"""select j.id, j.args->>'incident_id' as incident_id from procrastinate_jobs j
-        where j.status = 'doing' and j.task_name = 'advance' and not {HELD}
+        where j.status = 'doing' and j.task_name = 'advance' and not {HELD.format(incident_id="j.args->>'incident_id'")}
           and (select max(e.at) from procrastinate_events e where e.job_id = j.id and e.type = 'started')
               < clock_timestamp() - make_interval(secs => %(after_s)s)"""  # noqa: S608  no outside text in it
     return await (await connection.execute(query.encode(), {"space": space, "after_s": after_s})).fetchall()

@@ -1,5 +1,6 @@
 """The ledger of writes to the outside world, and the store of raw telemetry. Each call commits at once."""
 
+import asyncio
 import zlib
 from datetime import datetime
 from hashlib import sha256
@@ -9,8 +10,9 @@ from psycopg.types.json import Jsonb
 
 from app.db import Connection, Pool, Row, transaction
 from collectors.base import Telemetry
+from executors.base import Refused
 from graph.deps import Claim, ClaimedStep, ResourceBusy, StepKey
-from graph.state import StepResult
+from graph.state import StepResult, storable
 
 
 class PostgresLedger:
@@ -24,7 +26,7 @@ class PostgresLedger:
         async with self.pool.connection() as connection:
             row = await (
                 await connection.execute(
-                    """select * from step
+                    """select *, extract(epoch from clock_timestamp() - touched_at)::float8 as age_s from step
                        where incident_id = %s and plan_revision = %s and ordinal = %s and undo = %s""",
                     (key.incident_id, key.plan_revision, key.ordinal, key.undo),
                 )
@@ -39,21 +41,24 @@ class PostgresLedger:
                 row = await (
                     await connection.execute(
                         """insert into step (incident_id, plan_revision, ordinal, undo, operation, params, resource,
-                               before, claimed_at) values (%s, %s, %s, %s, %s, %s, %s, %s, %s) returning *""",
+                               before, claimed_at)
+                           select i.id, %s, %s, %s, %s, %s, %s, %s, %s from incident i
+                           where i.id = %s and i.closed_at is null for key share returning *, 0.0 as age_s""",
                         (
-                            key.incident_id,
                             key.plan_revision,
                             key.ordinal,
                             key.undo,
                             claim.operation,
-                            Jsonb(dict(claim.params)),
+                            Jsonb(storable(dict(claim.params))),
                             claim.resource,
-                            Jsonb(dict(claim.before)),
+                            Jsonb(storable(dict(claim.before))),
                             claim.at,
+                            key.incident_id,
                         ),
                     )
                 ).fetchone()
-                assert row is not None
+                if row is None:
+                    raise Refused("the incident was closed meanwhile; nothing more is run")
                 resources = sorted({name for name in claim.resource.split(",") if name})
                 await connection.execute(
                     "insert into lease (resource, step_id) select unnest(%s::text[]), %s", (resources, row["id"])
@@ -67,7 +72,7 @@ class PostgresLedger:
         async with self.pool.connection() as connection:
             row = await (
                 await connection.execute(
-                    """update step set attempt = attempt + 1
+                    """update step set attempt = attempt + 1, touched_at = clock_timestamp()
                        where id = %s and attempt = %s and finished_at is null returning attempt""",
                     (step.step_id, step.attempt),
                 )
@@ -79,7 +84,7 @@ class PostgresLedger:
         async with transaction(self.pool) as connection:
             await connection.execute(
                 "update step set finished_at = %s, result = %s where id = %s and finished_at is null",
-                (result.finished_at, Jsonb(result.model_dump(mode="json")), step_id),
+                (result.finished_at, Jsonb(storable(result.model_dump(mode="json"))), step_id),
             )
             await connection.execute("delete from lease where step_id = %s", (step_id,))
 
@@ -89,6 +94,7 @@ def _claimed(row: Row, *, fresh: bool) -> ClaimedStep:
         step_id=str(row["id"]),
         fresh=fresh,
         attempt=row["attempt"],
+        age_s=row["age_s"],
         claimed_at=row["claimed_at"],
         before=row["before"],
         result=StepResult.model_validate(row["result"]) if row["result"] else None,
@@ -120,7 +126,7 @@ async def abandon(connection: Connection, incident_id: str, at: datetime, detail
         result = StepResult.model_validate(known | {"status": "unknown", "detail": detail, "finished_at": at})
         await connection.execute(
             "update step set finished_at = %s, result = %s where id = %s",
-            (at, Jsonb(result.model_dump(mode="json")), step["id"]),
+            (at, Jsonb(storable(result.model_dump(mode="json"))), step["id"]),
         )
         await connection.execute("delete from lease where step_id = %s", (step["id"],))
 
@@ -142,21 +148,31 @@ class PostgresSnapshots:
             ).fetchone()
         if row is None:
             return None
-        return Telemetry.model_validate_json(zlib.decompress(row["body"])), row["sha256"]
+        telemetry = await asyncio.to_thread(_unpacked, row["body"])
+        return telemetry, row["sha256"]
 
     async def put(self, incident_id: str, round_: int, telemetry: Telemetry) -> str:
         """See graph.deps.Snapshots."""
-        body = telemetry.model_dump_json().encode()
-        digest = sha256(body).hexdigest()
+        digest, body = await asyncio.to_thread(_packed, telemetry)
         async with self.pool.connection() as connection:
             row = await (
                 await connection.execute(
                     """insert into snapshot (incident_id, round, source, sha256, body) values (%s, %s, %s, %s, %s)
                        on conflict (incident_id, round, source) do update set source = excluded.source
                        returning sha256""",
-                    (incident_id, round_, telemetry.source, digest, zlib.compress(body, 6)),
+                    (incident_id, round_, telemetry.source, digest, body),
                 )
             ).fetchone()
         assert row is not None
         stored: str = row["sha256"]
         return stored
+
+
+def _packed(telemetry: Telemetry) -> tuple[str, bytes]:
+    """sha256 of the JSON, and the JSON compressed; takes seconds for the largest, so never on the event loop."""
+    body = telemetry.model_dump_json().encode()
+    return sha256(body).hexdigest(), zlib.compress(body, 1)
+
+
+def _unpacked(body: bytes) -> Telemetry:
+    return Telemetry.model_validate_json(zlib.decompress(body))

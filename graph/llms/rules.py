@@ -81,7 +81,7 @@ def explain(evidence: Evidence, service: str) -> RootCause:
         claims=_claims(spoken, surge, change),
         path=suspect.path,
         rivals=(*_changes_not_blamed(own, change, surge), *_rivals(evidence)),
-        unknowns=_unknowns(evidence),
+        unknowns=(*_no_spread(suspect), *_unknowns(evidence)),
         confidence=_confidence(evidence, own, category),
         engine="rules",
     )
@@ -223,11 +223,22 @@ def _sentence(finding: Finding) -> str:
 
 
 def _spread(suspect: Suspect) -> list[str]:
-    """How the trouble reached the alerted service, if the path is known."""
-    if not suspect.path:
+    """How the trouble reached the alerted service, if the checks of the path hold."""
+    if not suspect.path or not _path_holds(suspect):
         return []
     way = " to ".join([suspect.path[0].cause, *(hop.effect for hop in suspect.path)])
     return [f"It spread from {way}."]
+
+
+def _no_spread(suspect: Suspect) -> list[str]:
+    """That the way to the alerted service is not known, where the checks of the path do not hold."""
+    if _path_holds(suspect):
+        return []
+    return [f"No path from {suspect.path[0].cause} to {suspect.path[-1].effect} is known."]
+
+
+def _path_holds(suspect: Suspect) -> bool:
+    return all(hop.structural and (hop.temporal or hop.statistical) for hop in suspect.path)
 
 
 def _ranked(evidence: Evidence) -> list[Suspect]:

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, JsonValue
 
 from collectors.base import Collector, CollectorError, Series, SeriesRef, Window
-from executors.base import AnyOperation, ExecutorError, Outcome, OutcomeUnknown, Probe
+from executors.base import AnyOperation, ExecutorError, Outcome, OutcomeUnknown, PartlyDone, Probe
 from graph import verification as verifying
 from graph.deps import Claim, ClaimedStep, Deps, ResourceBusy, StepKey
 from graph.progress import report
@@ -80,11 +80,24 @@ class _Run:
         try:
             claimed = claimed or await self._claim(ordinal, operation, step, params)
         except (ExecutorError, ResourceBusy) as error:
-            return self._result(ordinal, step, "failed", str(error))
+            return await self._refused(ordinal, operation, step, str(error))
         if claimed.result:
             return claimed.result
         result = await self._carry_out(ordinal, operation, step, params, claimed)
         return await self._finish(claimed, result)
+
+    async def _refused(self, ordinal: int, operation: AnyOperation, step: PlanStep, why: str) -> StepResult:
+        """Written into the ledger too: after a crash the step must not run after all."""
+        now = self.deps.clock.now()
+        result = self._result(ordinal, step, "failed", why).model_copy(update={"finished_at": now})
+        try:
+            claimed = await self.deps.ledger.claim(
+                Claim(self._key(ordinal), operation.name, step.params, resource="", before={}, at=now)
+            )
+        except ExecutorError:
+            return result  # the incident is closed: nobody runs anything more
+        await self.deps.ledger.finish(claimed.step_id, result)
+        return result
 
     async def _claim(
         self,
@@ -143,6 +156,8 @@ class _Run:
                 outcome = await self._call(operation, params, before)
         except _CannotTell as error:
             return self._result(ordinal, step, "unknown", str(error), before=before)
+        except PartlyDone as error:
+            return self._result(ordinal, step, "failed", str(error), before=before, made=True)
         except ExecutorError as error:
             return self._result(ordinal, step, "failed", str(error), before=before)
         except Exception as error:  # noqa: BLE001  a fault of the operation's code: the change may be half made
@@ -170,6 +185,10 @@ class _Run:
         if claimed.fresh:
             return True
         probe = await self._probe(operation, params, claimed.before)
+        if probe == "not_done" and not operation.read_only:
+            # The dead process's call may still be under way; only after its longest time «not done» is final.
+            await asyncio.sleep(max(0.0, self.deps.patience.call_s - claimed.age_s))
+            probe = await self._probe(operation, params, claimed.before)
         if probe == "unknown":
             raise _CannotTell(
                 "a process died between claim and result, and the present state does not tell"
@@ -290,7 +309,7 @@ class _Run:
         undone: list[StepResult] = []
         for result, step in reversed(list(zip(results, option.steps, strict=True))):
             operation = self.deps.operations[step.operation]
-            if result.made and operation.reversible:
+            if (result.made or result.status == "unknown") and operation.reversible:
                 undone.append(await self._undo_step(result, step, operation))
         return tuple(undone)
 
@@ -305,7 +324,7 @@ class _Run:
             return claimed.result
         status, outcome = "succeeded", Outcome()
         try:
-            outcome = await self._put_back(operation, params, result, claimed)
+            outcome = await operation.undo(params, result.before)  # reads first: put back already is no call
             detail = f"undone: {outcome.detail}"
         except OutcomeUnknown as error:
             status, detail = "unknown", f"undo: {error}"
@@ -321,13 +340,6 @@ class _Run:
         )
         self._tell("step_undone", ordinal, step.operation, f"{step.operation}: {put_back.detail}")
         return put_back
-
-    async def _put_back(
-        self, operation: AnyOperation, params: BaseModel, result: StepResult, claimed: ClaimedStep
-    ) -> Outcome:
-        if not claimed.fresh and await operation.probe(params, result.before) == "not_done":
-            return Outcome(detail="it had been put back already")  # by a process that died before it said so
-        return await operation.undo(params, result.before)
 
     # --- telling ---
 

@@ -16,6 +16,7 @@ ALERTED = 0.5  # what happens at the alerted service interests a person even if 
 REPEATED = 0.85  # what a second signal of the same kind and component is worth, after the first
 UNSUSPECTED = 0.2  # what healthy-looking components show comes last, but comes
 MAX_SIGNAL, MAX_SUMMARY = 200, 400  # characters
+MAX_EFFECT = 1e9  # beyond any real one; JSON has no infinity
 
 
 def select(deviations: Sequence[Deviation], ranked: Sequence[Ranked], alerted: str) -> list[Deviation]:
@@ -72,7 +73,7 @@ def _finding(eid: str, d: Deviation, digests: Mapping[str, str]) -> Finding:
         observed=d.observed,
         baseline=d.baseline,
         unit=d.unit,
-        effect=max(round(d.effect, 3), 0.0),
+        effect=min(max(round(d.effect, 3), 0.0), MAX_EFFECT),
         summary=d.summary[:MAX_SUMMARY],
         excerpt=d.excerpt,
         link=d.link,

@@ -63,7 +63,7 @@ def figures(
         *(f for c in cuts for f in _waiting(c, windows)),
         *_failures(mine, windows),
     ]
-    backed = [(ids[ref], figure) for ref, figure in found if ref in ids]
+    backed = [(ids[ref], figure) for ref, figure in found if ref in ids and isfinite(figure.value)]
     return tuple(figure.model_copy(update={"evidence": (eid,)}) for eid, figure in backed[:MAX_FIGURES])
 
 

@@ -1,11 +1,12 @@
 """Which metrics departed from their baseline: level against history and against the moments just before."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from math import isfinite
 
-from collectors.base import Series
+from collectors.base import Series, SeriesRef
 from graph.ranking.deviation import Deviation, Worse, quantity
 from graph.ranking.semantics import IMPORTANCE, REQUESTS, Meaning, meaning, words
 from graph.ranking.windows import Windows
@@ -21,6 +22,7 @@ MIN_HISTORY = 12  # baseline samples from which its last quarter is a baseline o
 MAX_POINTS = 60
 UNLIMITED = 0.3  # a resource in absolute units: nobody knows how close its limit is
 HOST_SHARE = 0.3  # a machine's load belongs to all that run on it
+_EXTREME = re.compile(r"p\d+(?:\.\d+)?|max", re.IGNORECASE)  # statistics that speak of the worst, not of the usual
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,8 @@ def _deviation(source: str, series: Series, windows: Windows, growth: Mapping[st
         return None
     means = meaning(series.ref.metric, series.ref.unit)
     sign = _direction(means.worse, samples)
-    center = max(samples.centers, key=lambda c: sign * c)  # the baseline that speaks least for a shift
+    baseline = max(samples.centers, key=lambda c: sign * c)  # the one that speaks least for a shift
+    center = baseline  # what is expected now
     if means.role == "error" and not means.percent:  # twice the requests make twice the errors
         center *= growth.get(series.ref.component, 1.0)
     scale = _scale(means, samples, center)
@@ -74,13 +77,13 @@ def _deviation(source: str, series: Series, windows: Windows, growth: Mapping[st
             component=series.ref.component,
             kind="metric",
             channel=_channel(means),
-            signal=series.ref.metric,
+            signal=_signal(series.ref),
             strength=strength,
             at_s=samples.incident[start][0],
             summary="",
             inherited=means.role != "saturation",
             observed=observed,
-            baseline=center,
+            baseline=baseline,
             unit=series.ref.unit or ("%" if means.percent else ""),
             effect=max(distance, 0.0),
             source=source,
@@ -89,6 +92,12 @@ def _deviation(source: str, series: Series, windows: Windows, growth: Mapping[st
             points=thinned(samples.points),
         )
     )
+
+
+def _signal(ref: SeriesRef) -> str:
+    """The metric's name, with its statistic if that is a percentile or the maximum and the name does not tell it."""
+    told = words(ref.statistic) <= words(ref.metric.replace("percentile", "p"))  # «95percentile» is p95
+    return ref.metric if told or not _EXTREME.fullmatch(ref.statistic) else f"{ref.metric} {ref.statistic}"
 
 
 def _cut(series: Series, windows: Windows) -> _Samples | None:

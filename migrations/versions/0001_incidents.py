@@ -118,7 +118,8 @@ create table step (
     resource      text not null,          -- keys, comma-separated; empty for operations that only read
     before        jsonb not null,
     attempt       int not null default 1,
-    claimed_at    timestamptz not null default clock_timestamp(),
+    claimed_at    timestamptz not null,   -- by the operated world's clock
+    touched_at    timestamptz not null default clock_timestamp(), -- by ours: when a call may have begun
     finished_at   timestamptz,
     result        jsonb,
     unique (incident_id, plan_revision, ordinal, undo),

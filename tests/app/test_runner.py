@@ -9,11 +9,11 @@ from typing import Any
 
 import procrastinate
 import pytest
-from psycopg.errors import ForeignKeyViolation
+from psycopg.errors import ForeignKeyViolation, RaiseException
 
 from app.clock import SystemClock
 from app.db import Pool, create_pool, transaction
-from app.incidents import Desk, open_by_hand
+from app.incidents import Desk, decide, open_by_hand
 from app.jobs import MAX_FAILURES, register_jobs, run_worker, sweep
 from app.queue import create_queue
 from app.runner import Busy, Runner
@@ -58,7 +58,7 @@ class Office:
     async def execute(self, statement: str, *values: object) -> list[dict[str, Any]]:
         """SQL."""
         async with self.pool.connection() as connection:
-            cursor = await connection.execute(statement.encode(), values)
+            cursor = await connection.execute(statement.encode(), values or None, prepare=False)
             return await cursor.fetchall() if cursor.description else []
 
     @asynccontextmanager
@@ -116,6 +116,47 @@ async def test_death_between_the_first_two_checkpoints_is_survived(office: Offic
     await office.execute("update incident set status = 'received', plan_revision = null")
     await runner.advance(incident)
     assert (await office.get(incident))["status"] == "awaiting_decision"
+
+
+BOOM = """
+create sequence boom;
+create function boom() returns trigger language plpgsql as $$
+begin
+    if new.key like 'status:{status}:%' and nextval('boom') = 1 then
+        raise exception 'the projection fails once';
+    end if;
+    return new;
+end $$;
+create trigger boom before insert on event for each row execute function boom();
+"""
+
+
+@pytest.mark.parametrize(
+    "status", ["collecting", "analyzing", "planning:ActionPlanner", "planning:RemediationDecision"]
+)
+async def test_a_failure_between_a_nodes_writes_and_the_next_checkpoint_is_survived(
+    office: Office, status: str
+) -> None:
+    incident, runner = await office.open(), Runner(office.pool, office.deps)
+    await office.execute(BOOM.format(status=status))
+    with pytest.raises(RaiseException, match="fails once"):
+        await runner.advance(incident)
+    assert (await office.get(incident))["status"] != "awaiting_decision"
+    await runner.advance(incident)
+    assert (await office.get(incident))["status"] == "awaiting_decision"
+
+
+async def test_a_decision_is_not_lost_where_its_projection_fails(office: Office) -> None:
+    incident, runner = await office.open(), Runner(office.pool, office.deps)
+    await runner.advance(incident)
+    revision = (await office.get(incident))["plan_revision"]
+    await decide(office.desk, incident, revision, "re_analyze", KIM, hint="again")
+    await office.execute(BOOM.format(status="collecting"))
+    with pytest.raises(RaiseException, match="fails once"):
+        await runner.advance(incident)
+    await runner.advance(incident)
+    row = await office.get(incident)
+    assert (row["status"], row["round"]) == ("awaiting_decision", 2)
 
 
 async def test_one_runner_at_a_time(office: Office) -> None:
@@ -210,3 +251,14 @@ async def test_the_sweep_finds_a_job_whose_end_was_never_recorded(office: Office
     async with office.working(runner):
         await sweep(office.queue, runner, 2)
         await office.await_status(incident, "awaiting_decision")
+
+
+async def test_nobody_gives_up_an_incident_that_is_being_run(office: Office) -> None:
+    incident, runner = await office.open(), Runner(office.pool, office.deps)
+    async with office.pool.connection() as other:
+        await other.execute("select pg_advisory_lock(hashtextextended(%s, 7))", (incident,))
+        assert not await runner.give_up(incident, "it seemed dead")
+        await other.execute("select pg_advisory_unlock_all()")
+    assert (await office.get(incident))["status"] == "received"
+    assert await runner.give_up(incident, "it is dead")
+    assert not await runner.give_up(incident, "once is enough")

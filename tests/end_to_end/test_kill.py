@@ -101,7 +101,7 @@ def _mortal(deps: Deps, point: str, reads: Path) -> Deps:
         collectors=[CountingCollector(c, reads) for c in deps.collectors],
         snapshots=MortalSnapshots(deps.snapshots, point, reads),
         ledger=MortalLedger(deps.ledger, point),
-        patience=Patience(poll_s=20, hold_s=60, worse_after_s=60),
+        patience=Patience(poll_s=20, hold_s=60, worse_after_s=60, call_s=4),
     )
 
 

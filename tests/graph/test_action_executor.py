@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,13 +12,13 @@ from pydantic import BaseModel
 
 from app.studio import MemoryLedger, MemorySnapshots
 from collectors.base import Scope, Series, SeriesRef, Telemetry, Window
-from executors.base import ExecutorError, Operation, Outcome, OutcomeUnknown, Probe, State
+from executors.base import ExecutorError, Operation, Outcome, OutcomeUnknown, PartlyDone, Probe, State
 from graph.catalogue import Catalogue
-from graph.deps import Deps
+from graph.deps import ClaimedStep, Deps, StepKey
 from graph.flow import STATE
 from graph.llms.scripted import ScriptedAnalyst
 from graph.nodes.action_executor import action_executor
-from graph.state import ActionOption, Alert, Decision, Execution, ExpectedEffect, Plan, PlanStep
+from graph.state import ActionOption, Alert, Decision, Execution, ExpectedEffect, Plan, PlanStep, StepResult
 from graph.state import State as GraphState
 
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
@@ -227,3 +227,59 @@ async def test_a_change_that_did_not_settle_is_in_place_and_undone_if_harmful() 
     harmful = await run(Turn(fails=unsettled), [200.0])
     assert harmful.verification.verdict == "worse"
     assert harmful.undone[0].status == "succeeded"
+
+
+async def test_what_was_made_in_part_is_undone_if_harmful() -> None:
+    operation = Turn(fails={"execute": PartlyDone("half way")})
+    execution = await run(operation, [200.0])
+    assert (execution.results[0].status, execution.results[0].made) == ("failed", True)
+    assert execution.verification.verdict == "worse"
+    assert operation.calls == ["execute", "undo"]
+
+
+class TakenOver(MemoryLedger):
+    """A ledger in which a dead process has claimed the step, some seconds ago."""
+
+    async def find(self, key: StepKey) -> ClaimedStep | None:
+        """Claimed, and no more."""
+        return None if key.undo else ClaimedStep("s", False, 1, self.age_s, NOON, {"knob": 0}, None)
+
+    age_s = 0.0
+
+
+async def test_after_a_crash_the_probe_decides() -> None:
+    done = Turn(seen="done", knob=1)
+    assert (await run(done, [5.0], TakenOver())).results[0].status == "succeeded"
+    assert done.calls == []
+    undecided = Turn(seen="unknown")
+    assert (await run(undecided, [100.0], TakenOver())).results[0].status == "unknown"
+    assert "execute" not in undecided.calls
+
+
+async def test_not_done_is_believed_only_when_no_call_can_be_under_way() -> None:
+    ledger = TakenOver()
+    ledger.age_s = 21.8  # of 22 seconds
+    operation = Turn(seen="not_done")
+    started = asyncio.get_running_loop().time()
+    assert (await run(operation, [5.0], ledger)).results[0].status == "succeeded"
+    assert operation.calls == ["execute"]
+    assert asyncio.get_running_loop().time() - started >= 0.2
+
+
+async def test_a_refusal_stays_one_when_the_node_runs_again() -> None:
+    ledger = RememberingLedger()
+    operation = Turn(fails={"preview": ExecutorError("a deployment is under way")})
+    assert (await run(operation, [100.0], ledger)).results[0].status == "failed"
+    operation.fails = {}
+    assert (await run(operation, [100.0], ledger)).results[0].status == "failed"
+    assert operation.calls == []
+
+
+class RememberingLedger(MemoryLedger):
+    """Keeps results, as the real one."""
+
+    async def finish(self, step_id: str, result: StepResult) -> None:
+        """Remember it."""
+        for key, step in self.steps.items():
+            if step.step_id == step_id:
+                self.steps[key] = replace(step, fresh=False, result=result)

@@ -182,3 +182,101 @@ def test_grounding_twice_changes_nothing() -> None:
 def test_options_lose_evidence_that_does_not_exist() -> None:
     option = ActionOption(title="t", description="d", why=("E1", "E99"), risk="low", minutes=1, steps=())
     assert ground_option(option, EVIDENCE).why == ("E1",)
+
+
+SLOWER = EVIDENCE.model_copy(
+    update={
+        "findings": (
+            incidents.finding(
+                1, "metric", "db", "requests", "Requests of db rose", observed=1200, baseline=100, unit="requests/min"
+            ),
+            incidents.finding(2, "metric", "db", "latency", "Latency of db rose", observed=320, baseline=80, unit="ms"),
+        )
+    }
+)
+
+
+GLUED = [
+    "9000rps",
+    "9000req/s",
+    "9e6 per minute",
+    "99999msecs",
+    "77tps",
+    "9000bps",
+    "99%p",
+    "9000_rps",
+    "9.1e+3rps",
+    "9e600",
+]
+
+
+@pytest.mark.parametrize("number", GLUED)
+def test_a_number_glued_to_an_unknown_unit_is_checked(number: str) -> None:
+    text = f"Requests rose to {number}."
+    assert "says" in ground_claim(Claim(text=text, evidence=("E1", "E2")), SLOWER, ["db"]).complaint
+    grounded = ground(root_cause(component="db", title=text, mechanism=text, claims=()), SLOWER, ["db"])
+    assert (grounded.title, grounded.mechanism) == ("Connection pool exhaustion in db", "")
+
+
+@pytest.mark.parametrize("number", ["1200rpm", "1.2e3 per minute", "1,200req/min", "320msecs"])
+def test_a_number_glued_to_an_unknown_unit_may_hold(number: str) -> None:
+    claim = Claim(text=f"Rose to {number}; 5xx, 95th percentile, 2nd, commit 7f3a9c.", evidence=("E1", "E2"))
+    assert ground_claim(claim, SLOWER, ["db"]).complaint == ""
+
+
+WRONG_WAY = [
+    "Latency of db rose from 320 ms to 80 ms.",
+    "Latency of db went down from 320 ms to 80 ms.",
+    "Latency of db improved from 320 ms to 80 ms.",
+    "Latency of db rose to 80 ms from 320 ms.",
+    "Latency of db: 320 ms -> 80 ms.",
+    "Latency of db rose tenfold.",
+    "Latency of db tripled.",
+    "db latency halved.",
+    "Latency of db went down.",
+    "Latency of db was reduced.",
+    "Latency of db is lower.",
+]
+
+
+@pytest.mark.parametrize("text", WRONG_WAY)
+def test_the_wrong_way_or_the_wrong_ratio_is_a_lie(text: str) -> None:
+    assert not ground_claim(Claim(text=text, evidence=("E2",)), SLOWER, ["db"]).verified
+    for said in (text, f"{text[:-1]} [E2]."):
+        grounded = ground(root_cause(component="db", title=said, mechanism=said, claims=()), SLOWER, ["db"])
+        assert (grounded.title, grounded.mechanism) == ("Connection pool exhaustion in db", "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Latency of db rose from 80 ms to 320 ms.",
+        "Latency of db rose from about 80 ms to 0.32 s.",
+        "Latency of db rose to 320 ms from 80 ms.",
+        "Latency of db went up fourfold.",
+        "Latency of db quadrupled.",
+        "Latency of db is higher.",
+    ],
+)
+def test_the_right_way_and_the_right_ratio_hold(text: str) -> None:
+    assert ground_claim(Claim(text=text, evidence=("E2",)), SLOWER, ["db"]).complaint == ""
+    grounded = ground(root_cause(component="db", title=text, mechanism=text, claims=()), SLOWER, ["db"])
+    assert (grounded.title, grounded.mechanism) == (text, text)
+
+
+def test_the_evidences_own_sentence_is_no_speech_of_a_fall() -> None:
+    dropped = incidents.finding(
+        1, "log", "db", "dropped", "“connection dropped” 312 times a minute", observed=312, baseline=0
+    )
+    evidence = SLOWER.model_copy(update={"findings": (dropped,)})
+    said = "“connection dropped” 312 times a minute [E1]."
+    assert ground(root_cause(component="db", mechanism=said), evidence, ["db"]).mechanism == said
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_prose_of_a_spread_needs_checked_hops(*, holds: bool) -> None:
+    path = (incidents.hop("payment-service", "checkout-service", holds=holds),)
+    evidence = EVIDENCE.model_copy(update={"suspects": (EVIDENCE.suspects[0].model_copy(update={"path": path}),)})
+    said = "Requests wait. It spread from payment-service to checkout-service."
+    mechanism = ground(root_cause(mechanism=said), evidence, COMPONENTS).mechanism
+    assert mechanism == (said if holds else "Requests wait.")

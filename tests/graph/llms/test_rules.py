@@ -62,6 +62,28 @@ async def test_pool_exhaustion_is_told_with_its_numbers() -> None:
     assert root_cause.confidence == "high"
 
 
+@pytest.mark.parametrize(
+    ("structural", "statistical", "temporal", "known"),
+    [
+        (True, True, False, True),
+        (True, False, True, True),
+        (True, False, False, False),
+        (False, True, True, False),
+    ],
+)
+async def test_a_spread_is_told_only_over_hops_that_hold(
+    *, structural: bool, statistical: bool, temporal: bool, known: bool
+) -> None:
+    checks = {"structural": structural, "statistical": statistical, "temporal": temporal}
+    hop = incidents.hop("payment-service", "checkout-service").model_copy(update=checks)
+    evidence = incidents.pool_exhaustion()
+    suspect = evidence.suspects[0].model_copy(update={"path": (hop,)})
+    root_cause = await explained(evidence.model_copy(update={"suspects": (suspect,)}))
+    assert ("It spread from" in root_cause.mechanism) is known
+    unknown = "No path from payment-service to checkout-service is known."
+    assert (unknown in root_cause.unknowns) is not known
+
+
 async def test_pool_exhaustion_is_remedied_three_ways() -> None:
     shed, restart, scale = await planned(incidents.pool_exhaustion())
     assert operations(shed) == [

@@ -77,6 +77,41 @@ def test_three_times_the_requests_make_three_times_the_errors() -> None:
     assert [d.signal for d in worse] == ["requests", "http_5xx"]
 
 
+def test_more_requests_are_weighed_but_the_baseline_told_is_the_one_that_was_measured() -> None:
+    traffic = incidents.series("a", "requests", 100, 1000)
+    found = metrics.deviations([("s", traffic), ("s", incidents.series("a", "errors", 3, 200))], WINDOWS)
+    errors = next(d for d in found if d.signal == "errors")
+    alone = shift(incidents.series("a", "errors", 3, 200))
+    assert errors.baseline == pytest.approx(3, rel=0.03)
+    assert alone is not None
+    assert errors.summary == alone.summary
+    assert (errors.strength, errors.effect) < (alone.strength, alone.effect)
+
+
+@pytest.mark.parametrize(
+    ("metric", "statistic", "signal"),
+    [
+        ("PodClientLatency", "p99", "PodClientLatency p99"),
+        ("PodClientLatency", "p99.9", "PodClientLatency p99.9"),
+        ("PodClientLatency", "max", "PodClientLatency max"),
+        ("PodClientLatency", "avg", "PodClientLatency"),
+        ("errors", "sum", "errors"),
+        ("http500_latency", "p50", "http500_latency p50"),
+        ("latency.p95_ms", "p95", "latency.p95_ms"),
+        ("latency.95percentile", "p95", "latency.95percentile"),
+        ("latency.max", "max", "latency.max"),
+    ],
+)
+def test_percentile_or_maximum_is_told_once(metric: str, statistic: str, signal: str) -> None:
+    series = incidents.series("a", metric, 1, 500)
+    found = shift(series.model_copy(update={"ref": series.ref.model_copy(update={"statistic": statistic})}))
+    assert found is not None
+    assert found.signal == signal
+    assert found.summary.startswith(f"a {signal} rose from ")
+    assert found.ref is not None
+    assert found.ref.metric == metric
+
+
 def test_idle_service_that_wakes_up_is_less_than_one_at_its_limit() -> None:
     idle = shift(incidents.series("idle", "cpu_percent", 2, 27))
     full = shift(incidents.series("full", "cpu_percent", 60, 99))

@@ -104,6 +104,21 @@ def test_impact_is_computed_and_backed_by_findings() -> None:
     assert all(f.evidence for f in evidence.impact)
 
 
+@pytest.mark.parametrize(("normal", "faulty"), [(-1e308, 1e308), (1e308, -1e308), (1e-9, 1e308)])
+def test_evidence_of_enormous_values_can_be_read_back(normal: float, faulty: float) -> None:
+    series = (incidents.series("billing", "frobnication", normal, faulty),)
+    evidence = ranked([Telemetry(source="metrics", edges=incidents.edges(), series=series)], "billing")
+    assert evidence.findings
+    assert Evidence.model_validate_json(evidence.model_dump_json()) == evidence
+
+
+def test_cost_beyond_all_numbers_is_not_told() -> None:
+    series = (incidents.series("billing", "revenue_lost_usd_per_minute", 1e300, 1.5e308),)
+    evidence = ranked([Telemetry(source="metrics", edges=incidents.edges(), series=series)], "billing")
+    assert evidence.findings
+    assert Evidence.model_validate_json(evidence.model_dump_json()) == evidence
+
+
 def test_digest_covers_every_snapshot_and_findings_name_theirs() -> None:
     digests = {"logs": "b" * 64, "metrics": "a" * 64}
     evidence = rank(incidents.bad_deploy(), incidents.scope("orders"), incidents.alert("orders"), digests)
