@@ -3,6 +3,7 @@
 CHOICE ?=
 SCENARIO ?= black-friday
 BUNDLE ?=
+PORT ?= 8080
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null)
@@ -29,8 +30,8 @@ else
 endif
 	@touch $(STAMP)
 
-demo: $(VENV)/.demo  ## Break a shop, find the cause, repair it. CHOICE=1 asks nothing; SCENARIO=bad-deploy; BUNDLE=dir
-	$(BIN)/autopilot demo --scenario $(SCENARIO) $(if $(CHOICE),--choice $(CHOICE)) $(if $(BUNDLE),--bundle $(BUNDLE))
+demo: $(VENV)/.demo  ## Break a shop, find the cause, repair it. CHOICE=1 asks nothing; SCENARIO=bad-deploy; BUNDLE=dir; PORT=0
+	$(BIN)/autopilot demo --scenario $(SCENARIO) --port $(PORT) $(if $(CHOICE),--choice $(CHOICE)) $(if $(BUNDLE),--bundle $(BUNDLE))
 
 test: $(VENV)/.dev  ## Run the tests (real Postgres, real processes)
 	$(BIN)/pytest

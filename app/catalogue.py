@@ -54,17 +54,8 @@ def load(path: Path | None) -> AutopilotYaml:
     """The file's content; an empty catalogue where no file is set. Raises CatalogueError."""
     if path is None:
         return AutopilotYaml()
-    try:
-        text = path.read_text(encoding="utf-8")
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text) or {}
-    except FileNotFoundError:
-        raise CatalogueError(f"{path}: there is no such file. Set AUTOPILOT_CONFIG to your autopilot.yaml.") from None
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise CatalogueError(
-            f"{path}:{line}: this is no YAML: {error.problem}. Mend the line and start again."
-        ) from None
+    tree, content = _parse(path, _read(path))
+    _check_duplicates(path, tree)
     try:
         parsed = AutopilotYaml.model_validate(content)
     except ValidationError as error:
@@ -73,11 +64,70 @@ def load(path: Path | None) -> AutopilotYaml:
     return parsed
 
 
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise CatalogueError(f"{path}: there is no such file. Set AUTOPILOT_CONFIG to your autopilot.yaml.") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise CatalogueError(f"{path}:{line}: this is not UTF-8. Save the file as UTF-8.") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        why = getattr(error, "strerror", None) or error
+        raise CatalogueError(
+            f"{str(path)!r} cannot be read: {why}. Set AUTOPILOT_CONFIG to your autopilot.yaml."
+        ) from None
+
+
+def _parse(path: Path, text: str) -> tuple[yaml.Node | None, object]:
+    """The nodes, which know their lines, and the content."""
+    try:
+        return yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text) or {}
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise CatalogueError(
+            f"{path}:{line}: this is no YAML: {error.problem}. Mend the line and start again."
+        ) from None
+    except (yaml.YAMLError, ValueError) as error:  # a character, or a date, that cannot be
+        raise CatalogueError(
+            f"{path}: this is no YAML: {' '.join(str(error).split())}. Mend it and start again."
+        ) from None
+
+
+def _check_duplicates(path: Path, tree: yaml.Node | None) -> None:
+    """YAML itself would silently take the last of two equal keys."""
+    for mapping in _mappings(tree, set()):
+        first: dict[str, int] = {}
+        for key, _ in mapping.value:
+            line = key.start_mark.line + 1
+            if str(key.value) in first:
+                raise CatalogueError(
+                    f"{path}:{line}: {key.value!r} stands here twice, first in line {first[str(key.value)]}."
+                    " Remove one of them."
+                )
+            first[str(key.value)] = line
+
+
+def _mappings(node: yaml.Node | None, seen: set[int]) -> Iterator[yaml.MappingNode]:
+    """Every mapping below the node, once: an alias is the node of its anchor."""
+    if node is None or id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        yield node
+        for _, value in node.value:
+            yield from _mappings(value, seen)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            yield from _mappings(item, seen)
+
+
 def _sentences(path: Path, tree: yaml.Node | None, error: ValidationError) -> Iterator[str]:
     for problem in error.errors():
         where = ".".join(map(str, problem["loc"])) or "the file"
         mend = "Remove it, or correct its spelling." if problem["type"] == "extra_forbidden" else "Correct the value."
-        yield f"{path}:{_line(tree, problem['loc'])}: {where}: {problem['msg']}. {mend}"
+        said = problem["msg"].removeprefix("Value error, ")
+        yield f"{path}:{_line(tree, problem['loc'])}: {where}: {said}. {mend}"
 
 
 def _check_dependencies(path: Path, tree: yaml.Node | None, parsed: AutopilotYaml) -> None:

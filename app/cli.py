@@ -51,6 +51,7 @@ def serve(
         _check(settings)
         migrate(url)
         _print_first_key(url)
+        typer.echo(f"Sign in: {sign_in_command(settings.public_url, port)}")
         uvicorn.run(
             create_app(settings, url, worker=worker, console=console and _gradio_is_there()),
             host=host,
@@ -101,7 +102,7 @@ def demo(
     scenario: Annotated[str, typer.Option(help="black-friday or bad-deploy")] = "black-friday",
     choice: Annotated[str, typer.Option(help="1, 2, 3 or manual: decide without asking")] = "",
     bundle: Annotated[Path | None, typer.Option(help="A recorded bundle instead of the shop")] = None,
-    port: Annotated[int, typer.Option(help="Port of the console and API; 0 picks a free one")] = 8080,
+    port: Annotated[int, typer.Option(help="Port of the console and API; 0 picks a free one", min=0, max=65535)] = 8080,
     speed: Annotated[float, typer.Option(help="How much faster than the wall clock the shop lives")] = 30.0,
     console: Annotated[bool, typer.Option(help="Serve the Gradio console at /ui as well")] = True,
 ) -> None:
@@ -122,11 +123,17 @@ def settings() -> None:
 
 
 @app.command("sign-in")
-def sign_in(name: str = "console", role: RoleName = "admin") -> None:
+def sign_in(
+    name: str = "console",
+    role: RoleName = "admin",
+    url: Annotated[str, typer.Option(help="Where the service is, if not at AUTOPILOT_PUBLIC_URL")] = "",
+) -> None:
     """Print a link that signs a browser in, once, within 30 minutes."""
-    settings = _settings()
+    if url and not url.startswith(("http://", "https://")):
+        raise typer.BadParameter("--url begins with http:// or https://")
+    base = url or _settings().public_url
     token = _issue("sign_in", name, role)
-    typer.echo(f"{settings.public_url.rstrip('/')}/sign-in?token={token}&then=/")
+    typer.echo(f"{base.rstrip('/')}/sign-in?token={token}&then=/")
 
 
 @keys.command("create")
@@ -175,6 +182,17 @@ def import_nezha(
 
 
 # --- shared by the commands ---
+
+
+def sign_in_command(public_url: str, port: int) -> str:
+    """The command whose link reaches a server on this port; a public URL that is not this machine's is believed."""
+    from urllib.parse import urlsplit
+
+    there = urlsplit(public_url)
+    if there.hostname not in ("127.0.0.1", "localhost", "::1") or port in (0, there.port):
+        return "autopilot sign-in"
+    host = f"[{there.hostname}]" if ":" in there.hostname else there.hostname
+    return f"autopilot sign-in --url {there.scheme}://{host}:{port}"
 
 
 def _settings() -> "Settings":
@@ -259,7 +277,15 @@ def _sentences() -> Iterator[None]:
         sys.exit(f"autopilot: {error}")
 
 
-_MENDABLE = ("CatalogueError", "EmbeddedPostgresError", "WiringError", "DemoError", "BundleError", "OperationalError")
+_MENDABLE = (
+    "CatalogueError",
+    "EmbeddedPostgresError",
+    "WiringError",
+    "DemoError",
+    "BundleError",
+    "NezhaError",
+    "OperationalError",
+)
 
 
 def _setting_sentences(error: Any) -> Iterator[str]:

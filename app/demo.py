@@ -5,6 +5,7 @@ Everything that runs is the real thing in a process of its own: Postgres, the si
 follows the incident over REST and SSE as any client would, and stops them again.
 """
 
+import errno
 import json
 import os
 import secrets
@@ -54,7 +55,7 @@ class Demo:
         if choice not in ("", "1", "2", "3", "manual"):
             raise DemoError(f"--choice is 1, 2, 3 or manual, not {choice!r}")
         self.scenario, self.choice, self.bundle = SCENARIOS[scenario], choice, bundle
-        self.port, self.speed, self.with_console = port or _free_port(), speed, console
+        self.port, self.speed, self.with_console = _bindable(port), speed, console
         self.out = Console(highlight=False)
         self.token = secrets.token_urlsafe(24)
         self.url = f"http://127.0.0.1:{self.port}"
@@ -388,11 +389,17 @@ def _credentials(url: str) -> tuple[str, str]:
     return asyncio.run(both())
 
 
-def _free_port() -> int:
+def _bindable(port: int) -> int:
+    """The port, or a free one for 0. Raises DemoError: whoever has it already would get what is meant for our API."""
     with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as uvicorn: what has just ended is no obstacle
+        try:
+            s.bind(("127.0.0.1", port))
+        except OSError as error:
+            why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be had ({error.strerror})"
+            raise DemoError(f"port {port} {why}; choose another with --port, 0 picks a free one") from None
+        bound: int = s.getsockname()[1]
+        return bound
 
 
 def _moment(text: object) -> Any:

@@ -54,7 +54,7 @@ class NezhaError(ValueError):
 def cases(archive_or_dir: Path) -> list[str]:
     """Ids of all faults, which are their injection times, e.g. ``2023-01-29 08:43:04``. Raises NezhaError."""
     with _extracted(archive_or_dir, lambda path: path.name.endswith("-fault_list.json")) as root:
-        ids = {case for file in root.glob("rca_data/*/*-fault_list.json") for case in _inject_times(file)}
+        ids = _case_ids(root)
     if not ids:
         raise NezhaError(f"{archive_or_dir} holds no list of faults (rca_data/DATE/DATE-fault_list.json)")
     return sorted(ids)
@@ -63,13 +63,22 @@ def cases(archive_or_dir: Path) -> list[str]:
 def import_case(archive_or_dir: Path, case_id: str, out: Path, *, minute: int = MINUTE) -> Path:
     """Write the bundle of one fault into ``out``; ``minute`` counts from the injection.
 
-    Raises NezhaError, OSError.
+    Raises NezhaError.
     """
-    if not _CASE.fullmatch(case_id):
-        raise NezhaError(f"{case_id!r} is no case: write the time of injection, e.g. 2023-01-29 08:43:04")
-    injected = datetime.fromisoformat(case_id).replace(tzinfo=UTC)
+    injected = _injected(case_id)
     with _extracted(archive_or_dir, _wanted(injected, minute)) as root:
+        if case_id not in _case_ids(root):
+            raise NezhaError(f"{case_id!r} is no case of {archive_or_dir}; --list prints them")
         return _import(root, injected, minute, out)
+
+
+def _injected(case_id: str) -> datetime:
+    try:
+        if _CASE.fullmatch(case_id):
+            return datetime.fromisoformat(case_id).replace(tzinfo=UTC)
+    except ValueError:
+        pass
+    raise NezhaError(f"{case_id!r} is no case: write the time of injection, e.g. 2023-01-29 08:43:04")
 
 
 def _import(root: Path, injected: datetime, minute: int, out: Path) -> Path:
@@ -85,15 +94,18 @@ def _import(root: Path, injected: datetime, minute: int, out: Path) -> Path:
         incident=incident,
         baseline=(baseline,),
     )
-    return write_bundle(
-        out,
-        manifest,
-        _alert(entry, incident.start),
-        logs=(line for half in (normal, fault) for line in half.logs),
-        series=series,
-        spans=(span for half in (normal, fault) for span in half.spans()),
-        edges=_edges((normal, fault)),
-    )
+    try:
+        return write_bundle(
+            out,
+            manifest,
+            _alert(entry, incident.start),
+            logs=(line for half in (normal, fault) for line in half.logs),
+            series=series,
+            spans=(span for half in (normal, fault) for span in half.spans()),
+            edges=_edges((normal, fault)),
+        )
+    except OSError as error:
+        raise NezhaError(f"{out} cannot be written: {error.strerror}") from None
 
 
 # --- archive ------------------------------------------------------------------------------------------------
@@ -118,12 +130,16 @@ def _extract(source: Path, wanted: Callable[[PurePosixPath], bool], target: Path
                     archive.extract(member, target, filter="data")
     except (tarfile.TarError, EOFError) as error:
         raise NezhaError(f"{source} is no readable tar archive: {error}") from None
+    except OSError as error:
+        raise NezhaError(f"{source} cannot be read: {error.strerror}") from None
 
 
 def _wanted(injected: datetime, minute: int) -> Callable[[PurePosixPath], bool]:
     day, stamp = f"{injected:%Y-%m-%d}", f"{injected + timedelta(minutes=minute):%H_%M}"
 
     def wanted(path: PurePosixPath) -> bool:
+        if path.name == f"{day}-fault_list.json":
+            return True
         if path.parts[1:2] != (day,) or path.suffix != ".csv":
             return False
         if path.parts[0] == "construct_data":
@@ -133,10 +149,15 @@ def _wanted(injected: datetime, minute: int) -> Callable[[PurePosixPath], bool]:
     return wanted
 
 
-def _inject_times(file: Path) -> Iterator[str]:
-    for faults in json.loads(file.read_bytes()).values():
-        for fault in faults:
-            yield fault["inject_time"]
+def _case_ids(root: Path) -> set[str]:
+    return {case for file in root.glob("rca_data/*/*-fault_list.json") for case in _inject_times(file)}
+
+
+def _inject_times(file: Path) -> list[str]:
+    try:
+        return [fault["inject_time"] for faults in json.loads(file.read_bytes()).values() for fault in faults]
+    except (ValueError, AttributeError, TypeError, KeyError):
+        raise NezhaError(f"{file} is no list of faults") from None
 
 
 def _construct_minute(root: Path, day: str) -> str:

@@ -1,8 +1,10 @@
 """Incident -> report, as JSON and as markdown. Pure: it reads nothing, it only arranges."""
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 
 from pydantic import BaseModel, Field
 
@@ -123,7 +125,7 @@ def markdown(report: Report) -> str:
     """The same report for people."""
     parts = [
         f"# {_inline(report.title)}",
-        f"`{report.incident_id}` · {_inline(report.service)} · {report.environment} · {report.severity} · "
+        f"`{report.incident_id}` · {_inline(report.service)} · {_inline(report.environment)} · {report.severity} · "
         f"**{report.status.replace('_', ' ')}**"
         + (f" ({_inline(report.status_reason)})" if report.status_reason else "")
         + f"\n\nOccurred {_time(report.occurred_at)}.",
@@ -188,7 +190,7 @@ def _evidence(report: Report) -> str:
         return ""
     lines = ["## Evidence", ""]
     for finding in report.evidence:
-        link = f" [open]({finding.link})" if finding.link and finding.link.startswith("https://") else ""
+        link = f" [open]({_target(finding.link)})" if finding.link and finding.link.startswith("https://") else ""
         lines.append(
             f"- **{finding.id}** {_inline(finding.component)} ({finding.kind}): {_inline(finding.summary)}{link}"
         )
@@ -255,7 +257,7 @@ def _execution(execution: Execution) -> str:
 
 def _step(result: StepResult) -> str:
     detail = f": {_inline(result.detail)}" if result.detail else ""
-    requests = f" ({', '.join(result.request_ids)})" if result.request_ids else ""
+    requests = f" ({', '.join(map(_inline, result.request_ids))})" if result.request_ids else ""
     return f"{result.ordinal}. `{result.operation}` **{result.status}**{detail}{requests}"
 
 
@@ -287,6 +289,11 @@ def _number(value: float | None) -> str:
 
 def _time(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _target(url: str) -> str:
+    """The URL without what would end it, or begin something else, in ``[text](url)``."""
+    return re.sub(r"[()<>\\`\s\x00-\x1f\x7f]", lambda sign: quote(sign[0], safe=""), url)
 
 
 def _inline(text: str) -> str:

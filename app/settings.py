@@ -1,8 +1,10 @@
 """The product's own settings, from the environment and ``.env``. Plug-ins have their own Settings in their files."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -46,7 +48,21 @@ class Settings(BaseSettings):
         description="A worker silent for so long is taken for dead, and its jobs go to others",
     )
     max_body_bytes: int = Field(default=1_000_000, description="A larger request body is answered 413")
-    log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="DEBUG, INFO, WARNING or ERROR"
+    )
+
+    @field_validator("database_url")
+    @classmethod
+    def _database_url_is_one(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not _is_postgres_url(url.get_secret_value()):
+            raise ValueError("this is no Postgres URL; write postgresql://user:password@host/database")
+        return url
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper_case(cls, value: object) -> object:
+        return value.strip().upper() if isinstance(value, str) else value
 
     @field_validator("collectors", "executors", "datadog_webhook_tokens", mode="before")
     @classmethod
@@ -67,3 +83,11 @@ class Settings(BaseSettings):
         if any(len(t.get_secret_value()) < 16 for t in tokens):
             raise ValueError("a webhook token is shorter than 16 characters; make one with `openssl rand -hex 24`")
         return tokens
+
+
+def _is_postgres_url(text: str) -> bool:
+    try:
+        conninfo_to_dict(text)
+    except psycopg.ProgrammingError:
+        return False
+    return text.startswith(("postgresql://", "postgres://"))

@@ -1,5 +1,7 @@
 """Which metrics must move, and how far, for a remedy to have worked. Pure."""
 
+from math import isfinite
+
 from collectors.base import Scope
 from graph.state import Evidence, ExpectedEffect, Finding, RootCause
 
@@ -25,12 +27,13 @@ def _effect(finding: Finding) -> ExpectedEffect | None:
     if ref is None or observed is None or baseline is None or finding.worse == "neutral":
         return None
     up = finding.worse == "up"
-    if (observed > baseline) != up:
+    value = observed + CLOSED * (baseline - observed)
+    if (observed > baseline) != up or not isfinite(value):
         return None
     return ExpectedEffect(
         ref=ref,
         comparator="<=" if up else ">=",
-        value=round(observed + CLOSED * (baseline - observed), 4),
+        value=round(value, 4),
         within_minutes=WITHIN_MINUTES,
         baseline=baseline,
         observed=observed,

@@ -1,12 +1,14 @@
 """The files that put the product on a machine."""
 
 import os
+import re
 import shutil
 import subprocess
 
 import pytest
 import yaml
 
+from app.environment import reference
 from tests.conftest import ROOT
 
 SET = {"POSTGRES_PASSWORD": "x", "AUTOPILOT_DATADOG_WEBHOOK_TOKENS": "y" * 24}
@@ -37,6 +39,20 @@ def test_compose_file_is_valid_and_refuses_to_start_without_secrets() -> None:
     unset = subprocess.run([*COMPOSE, "config"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert unset.returncode != 0
     assert "POSTGRES_PASSWORD" in unset.stderr
+
+
+def test_compose_passes_every_setting_that_a_container_can_use() -> None:
+    composed = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["x-autopilot"]["environment"]
+    own = {"DATABASE_URL", "AUTOPILOT_CONFIG"}  # compose decides on these
+    local = {"AUTOPILOT_DATA_DIR", "AUTOPILOT_CLOCK", "AUTOPILOT_REPLAY_DIR"}  # for one machine, or the demo
+    documented = re.findall(r"^([A-Z0-9_]+)=", reference(), re.MULTILINE)
+    passed = [n for n in documented if n not in own | local and not n.endswith("_ENDPOINT_URL")]
+    credentials = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"}
+    assert set(composed) == {*passed, *own, *credentials}
+    required = "AUTOPILOT_DATADOG_WEBHOOK_TOKENS"
+    assert composed[required].startswith(f"${{{required}:?")
+    for name in {*passed, *credentials} - {required}:
+        assert composed[name] == f"${{{name}:-}}"
 
 
 def test_nothing_names_a_registry_or_a_machine() -> None:

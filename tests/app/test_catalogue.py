@@ -33,6 +33,12 @@ def test_reads_services_and_policy(tmp_path: Path) -> None:
         ("medium: admin", "medium: boss", ":8: policy.roles.medium: Input should be 'viewer'"),
         ("depends_on: [db]", "depends_on: [dbb]", ":4: services.shop.depends_on: 'dbb' is not a service"),
         ("  db: {}", "  db: {]", ":6: this is no YAML"),
+        ("  db: {}", "  db: {}\n  shop: {}", ":7: 'shop' stands here twice, first in line 3"),
+        ("  db: {}", "  db: {tier: 1, owner: me, tier: 2}", ":6: 'tier' stands here twice, first in line 6"),
+        ("  db: {}", "  db: {min_tasks: 5, max_tasks: 3}", ":6: services.db: min_tasks 5 is more than max_tasks 3."),
+        ("  db: {}", "  db: {min_tasks: 21}", ":6: services.db: min_tasks 21 is more than max_tasks 20."),
+        ("  db: {}", "  db: {owner: \0}", ": this is no YAML"),
+        ("  db: {}", "  db: {owner: 2024-13-45}", ": this is no YAML"),
     ],
 )
 def test_a_mistake_is_told_with_its_line(tmp_path: Path, old: str, new: str, said: str) -> None:
@@ -41,6 +47,23 @@ def test_a_mistake_is_told_with_its_line(tmp_path: Path, old: str, new: str, sai
     with pytest.raises(CatalogueError) as caught:
         load(file)
     assert f"{file}{said}" in str(caught.value)
+
+
+def test_an_anchor_is_no_duplicate(tmp_path: Path) -> None:
+    file = tmp_path / "autopilot.yaml"
+    file.write_text("services:\n  a: &a {tier: 1}\n  b: {<<: *a, tier: 2}\n  c: *a\n")
+    assert {name: service.tier for name, service in load(file).services.items()} == {"a": 1, "b": 2, "c": 1}
+
+
+def test_what_is_no_text_is_told(tmp_path: Path) -> None:
+    with pytest.raises(CatalogueError, match="cannot be read: Is a directory"):
+        load(tmp_path)
+    with pytest.raises(CatalogueError, match=r"cannot be read: .*null"):
+        load(Path("a\0b"))
+    file = tmp_path / "autopilot.yaml"
+    file.write_bytes("environment: x\nservices: {café: {}}\n".encode("latin-1"))
+    with pytest.raises(CatalogueError, match=":2: this is not UTF-8"):
+        load(file)
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from app.cli import sign_in_command
 from app.embedded_postgres import EmbeddedPostgres
 from app.environment import reference
 from tests.conftest import ROOT
@@ -59,6 +60,16 @@ def test_help_names_the_commands() -> None:
         ({"AUTOPILOT_CLOCK": "noon"}, "'noon' is no clock"),
         ({"AUTOPILOT_DATADOG_WEBHOOK_TOKENS": "short"}, "AUTOPILOT_DATADOG_WEBHOOK_TOKENS: a webhook token is shorter"),
         ({"AUTOPILOT_WORKER_CONCURRENCY": "many"}, "AUTOPILOT_WORKER_CONCURRENCY"),
+        (
+            {"AUTOPILOT_LOG_LEVEL": "verbose"},
+            "AUTOPILOT_LOG_LEVEL: Input should be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'",
+        ),
+        ({"DATABASE_URL": "nonsense"}, "DATABASE_URL: this is no Postgres URL"),
+        ({"DATABASE_URL": "mysql://a@b/c"}, "DATABASE_URL: this is no Postgres URL"),
+        ({"DATABASE_URL": "host=127.0.0.1 password=hunter2"}, "DATABASE_URL: this is no Postgres URL"),
+        ({"DATABASE_URL": "postgresql://a:hunter2@[::1/c"}, "DATABASE_URL: this is no Postgres URL"),
+        ({"AUTOPILOT_LOG_LEVEL": "info"}, "127.0.0.1"),
+        ({"DATABASE_URL": "postgres://127.0.0.1:9/none"}, "127.0.0.1"),
         ({}, "127.0.0.1"),
     ],
 )
@@ -67,6 +78,49 @@ def test_start_up_stops_with_a_sentence(environment: dict[str, str], said: str) 
     assert done.returncode != 0
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+    assert "hunter2" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("/nonexistent", "--list"), "/nonexistent cannot be read: No such file or directory"),
+        (("/nonexistent", "--case", "2023-01-29 08:43:04"), "/nonexistent cannot be read: No such file or directory"),
+        (("pyproject.toml", "--list"), "pyproject.toml is no readable tar archive"),
+        (("tests", "--list"), "tests holds no list of faults"),
+        (("tests", "--case", "yesterday"), "'yesterday' is no case"),
+    ],
+)
+def test_an_import_of_something_else_stops_with_a_sentence(arguments: tuple[str, ...], said: str) -> None:
+    done = autopilot("import", "nezha", *arguments)
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_sign_in_leads_to_the_url_that_is_asked_for(database_url: str) -> None:
+    environment = {"DATABASE_URL": database_url}
+    shown = autopilot("sign-in", "--url", "http://127.0.0.1:9090/", environment=environment).stdout
+    assert shown.startswith("http://127.0.0.1:9090/sign-in?token=")
+    assert autopilot("sign-in", environment=environment).stdout.startswith("http://127.0.0.1:8080/sign-in?token=")
+    refused = autopilot("sign-in", "--url", "127.0.0.1:9090", environment=environment)
+    assert refused.returncode != 0
+    assert "http://" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("public_url", "port", "command"),
+    [
+        ("http://127.0.0.1:8080", 8080, "autopilot sign-in"),
+        ("http://127.0.0.1:8080", 9090, "autopilot sign-in --url http://127.0.0.1:9090"),
+        ("http://localhost/", 9090, "autopilot sign-in --url http://localhost:9090"),
+        ("http://[::1]:8080", 9090, "autopilot sign-in --url http://[::1]:9090"),
+        ("http://127.0.0.1:8080", 0, "autopilot sign-in"),  # the system picks one, later
+        ("https://autopilot.example.com", 8080, "autopilot sign-in"),  # a proxy stands before it
+    ],
+)
+def test_serve_says_how_to_sign_in(public_url: str, port: int, command: str) -> None:
+    assert sign_in_command(public_url, port) == command
 
 
 def test_a_mistake_in_the_env_file_is_told_with_its_line(tmp_path: Path) -> None:
@@ -99,6 +153,7 @@ def test_serve_on_its_own_postgres_stops_it_on_sigterm() -> None:
         output, _ = server.communicate(timeout=20)
         assert server.returncode == 0, output
         assert "Your admin key, shown this once" in output
+        assert f"Sign in: autopilot sign-in --url http://127.0.0.1:{port}\n" in output
         assert not (folder / "pg" / "postmaster.pid").exists(), "Postgres was left running"
     finally:
         EmbeddedPostgres(folder / "pg").stop()

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 
@@ -57,3 +58,17 @@ def test_a_choice_that_does_not_exist_is_told() -> None:
     output, _ = demo.communicate(timeout=60)
     assert demo.returncode == 1
     assert output.strip() == "autopilot: --choice is 1, 2, 3 or manual, not '7'"
+
+
+def test_a_port_that_another_server_has_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        demo = _demo("--port", str(port))  # the later --port holds
+        output, _ = demo.communicate(timeout=60)
+    assert demo.returncode == 1
+    assert output.strip() == f"autopilot: port {port} is in use; choose another with --port, 0 picks a free one"
+
+
+def test_make_demo_takes_a_port() -> None:
+    done = subprocess.run(["make", "-n", "demo", "PORT=9090"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "--port 9090" in done.stdout

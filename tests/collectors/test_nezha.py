@@ -154,13 +154,39 @@ def test_an_archive_cannot_write_outside(tmp_path: Path) -> None:
     ("case", "complaint"),
     [
         ("yesterday", "is no case"),
-        ("2023-01-29 09:00:00", "09_02_log.csv is missing"),
-        ("2023-02-01 09:00:00", "no construct"),
+        ("2023-13-45 09:00:00", "is no case"),
+        ("2023-01-29 09:00:00", "is no case of"),
+        ("2023-02-01 09:00:00", "is no case of"),
     ],
 )
 def test_unknown_cases(data: Path, tmp_path: Path, case: str, complaint: str) -> None:
     with pytest.raises(NezhaError, match=complaint):
         import_case(data, case, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "complaint"),
+    [("rca_data/*/log/*", "08_45_log.csv is missing"), ("construct_data/*/*/*", "no construct")],
+)
+def test_missing_files(data: Path, tmp_path: Path, pattern: str, complaint: str) -> None:
+    for path in data.glob(pattern):
+        path.unlink()
+    with pytest.raises(NezhaError, match=complaint):
+        import_case(data, CASE, tmp_path / "out")
+
+
+def test_a_bundle_that_cannot_be_written(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(NezhaError, match="out cannot be written"):
+        import_case(data, CASE, tmp_path / "out")
+
+
+@pytest.mark.parametrize("text", ["no json", "[]", '{"08": [{}]}', '{"08": 1}'])
+def test_a_broken_list_of_faults(data: Path, text: str) -> None:
+    (file,) = data.glob("rca_data/*/*-fault_list.json")
+    file.write_text(text)
+    with pytest.raises(NezhaError, match="is no list of faults"):
+        cases(data)
 
 
 @pytest.mark.skipif(not REAL.exists(), reason=f"the Nezha archive is not at {REAL}")

@@ -1,0 +1,47 @@
+"""The report for people: what comes from outside takes no effect in its markdown."""
+
+from datetime import UTC, datetime
+
+from app.report import Report, markdown
+from graph.state import Execution, Finding, StepResult, Verification
+
+AT = datetime(2024, 12, 20, 9, 15, tzinfo=UTC)
+
+
+def report(link: str | None = None) -> Report:
+    step = StepResult(ordinal=1, operation="restart", status="succeeded", request_ids=("a|b", "<b>"))
+    return Report(
+        incident_id="inc_1",
+        title="t",
+        service="shop",
+        environment="prod](https://evil) <b>",
+        severity="critical",
+        status="resolved",
+        occurred_at=AT,
+        opened_at=AT,
+        evidence=(Finding(id="E1", kind="metric", component="c", signal="s", at=AT, summary="up", link=link),),
+        executions=(
+            Execution(
+                plan_revision="p",
+                choice="1",
+                title="x",
+                results=(step,),
+                verification=Verification(verdict="resolved"),
+            ),
+        ),
+    )
+
+
+def test_a_link_cannot_leave_its_brackets() -> None:
+    text = markdown(report("https://a.example/x?q=(1) <b>\n\\`y`&r=%20#z"))
+    assert "up [open](https://a.example/x?q=%281%29%20%3Cb%3E%0A%5C%60y%60&r=%20#z)\n" in text
+
+
+def test_only_https_is_linked() -> None:
+    assert "[open]" not in markdown(report("javascript:alert(1)"))
+
+
+def test_environment_and_request_ids_are_escaped() -> None:
+    text = markdown(report())
+    assert r"prod\](https://evil) \<b\>" in text
+    assert r"(a\|b, \<b\>)" in text
