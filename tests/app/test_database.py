@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psycopg
 
+from app.db import create_pool
 from app.embedded_postgres import EmbeddedPostgres
 
 
@@ -55,3 +56,15 @@ def test_starts_again_after_the_server_was_killed(tmp_path_factory: object) -> N
     finally:
         server.stop()
         shutil.rmtree(folder)
+
+
+async def test_times_are_utc_wherever_the_server_stands(database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            "do $$ begin"
+            " execute format('alter database %I set timezone to %L', current_database(), 'Asia/Seoul'); end $$"
+        )
+    async with create_pool(database_url) as pool, pool.connection() as connection_of_pool:
+        row = await (await connection_of_pool.execute("select timestamptz '2024-12-20T09:15:00Z' as at")).fetchone()
+    assert row is not None
+    assert row["at"].isoformat() == "2024-12-20T09:15:00+00:00"
