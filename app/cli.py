@@ -2,14 +2,17 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
+    from app.db import Connection
     from app.settings import Settings
+
+T = TypeVar("T")
 
 app = typer.Typer(
     help="AIOps Auto Pilot: from an alert to a verified remedy.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -229,38 +232,25 @@ def _gradio_is_there() -> bool:
 
 
 def _print_first_key(url: str) -> None:
-    import asyncio
-
-    from app.db import create_pool, transaction
+    from app.db import in_one_transaction
     from app.security import ensure_admin_key
 
-    async def ensure() -> str | None:
-        async with create_pool(url) as pool, transaction(pool) as connection:
-            return await ensure_admin_key(connection)
-
-    if key := asyncio.run(ensure()):
+    if key := in_one_transaction(url, ensure_admin_key):
         typer.echo(f"Your admin key, shown this once (more: `autopilot keys create`):\n\n    {key}\n")
 
 
 def _issue(kind: Literal["key", "sign_in"], name: str, role: RoleName) -> str:
     from app.security import issue
 
-    token: str = _in_database(lambda connection: issue(connection, kind, name, role))
-    return token
+    return _in_database(lambda connection: issue(connection, kind, name, role))
 
 
-def _in_database(work: Any) -> Any:  # the commands above know the types on both sides
-    import asyncio
-
-    from app.db import create_pool, migrate, running_database, transaction
-
-    async def once(url: str) -> Any:
-        async with create_pool(url) as pool, transaction(pool) as connection:
-            return await work(connection)
+def _in_database(work: "Callable[[Connection], Awaitable[T]]") -> T:
+    from app.db import in_one_transaction, migrate, running_database
 
     with running_database(_settings()) as url:
         migrate(url)
-        return asyncio.run(once(url))
+        return in_one_transaction(url, work)
 
 
 @contextlib.contextmanager

@@ -2,10 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection
@@ -18,6 +18,7 @@ from app.settings import Settings
 Connection = AsyncConnection[DictRow]
 Pool = AsyncConnectionPool[Connection]
 Row = dict[str, Any]
+T = TypeVar("T")
 
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 MIGRATION_LOCK = 4_242_001  # any constant; all processes use the same
@@ -68,6 +69,16 @@ async def transaction(pool: Pool, *, within_s: float | None = None) -> AsyncIter
     """One connection inside one transaction. Raises TimeoutError if it takes longer than ``within_s``."""
     async with asyncio.timeout(within_s), pool.connection() as connection, connection.transaction():
         yield connection
+
+
+def in_one_transaction(url: str, work: Callable[[Connection], Awaitable[T]]) -> T:
+    """Do one piece of work from synchronous code, on a connection of its own, and commit it."""
+
+    async def once() -> T:
+        async with create_pool(url) as pool, transaction(pool) as connection:
+            return await work(connection)
+
+    return asyncio.run(once())
 
 
 def migrate(url: str) -> None:

@@ -30,7 +30,7 @@ from rich.prompt import Prompt
 from rich.table import Table
 
 from app.clock import VirtualClock
-from app.db import create_pool, migrate, transaction
+from app.db import Connection, in_one_transaction, migrate
 from app.embedded_postgres import EmbeddedPostgres
 from app.security import issue
 from app.simulator.scenarios import SCENARIOS
@@ -379,14 +379,12 @@ def _close(stream: IO[str] | None) -> None:
 
 def _credentials(url: str) -> tuple[str, str]:
     """An API key for this run, and a one-time sign-in for the browser."""
-    import asyncio
 
-    async def both() -> tuple[str, str]:
-        async with create_pool(url) as pool, transaction(pool) as connection:
-            key = await issue(connection, "key", "demo", "admin")
-            return key, await issue(connection, "sign_in", "demo", "admin")
+    async def both(connection: Connection) -> tuple[str, str]:
+        key = await issue(connection, "key", "demo", "admin")
+        return key, await issue(connection, "sign_in", "demo", "admin")
 
-    return asyncio.run(both())
+    return in_one_transaction(url, both)
 
 
 def _bindable(port: int) -> int:

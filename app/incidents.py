@@ -2,6 +2,7 @@
 
 import secrets
 from dataclasses import dataclass, field
+from datetime import timedelta
 from uuid import UUID
 
 import procrastinate
@@ -57,6 +58,7 @@ class Opened:
 
 
 ANSWER_WITHIN_S = 8.0  # Datadog waits 15 s, SNS too: a database that hangs is a 503 well before
+OLDEST = timedelta(days=3650)  # no source keeps telemetry for so long: an older time is a mistake
 UNDECIDED = ("received", "collecting", "analyzing", "planning", "awaiting_decision")
 
 # --- open ---

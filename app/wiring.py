@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import procrastinate
 
-from app.catalogue import AutopilotYaml, load
+from app.catalogue import load
 from app.clock import Clock, parse_clock
 from app.db import Pool, create_pool
 from app.incidents import Desk
@@ -33,7 +33,6 @@ class Product:
     """Everything a process of the product holds."""
 
     settings: Settings
-    file: AutopilotYaml
     clock: Clock
     pool: Pool
     queue: procrastinate.App
@@ -67,7 +66,7 @@ async def assembled(settings: Settings, database_url: str) -> AsyncIterator[Prod
             clock=clock,
             windows=windows(collectors),
         )
-        yield Product(settings, file, clock, pool, queue, desk, deps)
+        yield Product(settings, clock, pool, queue, desk, deps)
 
 
 def create_collectors(names: tuple[str, ...], clock: Clock) -> list[Collector]:

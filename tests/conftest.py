@@ -1,11 +1,10 @@
 """A real Postgres for the session, an own database per test, and the product's processes around it."""
 
-import asyncio
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
@@ -17,7 +16,7 @@ import psycopg
 import pytest
 
 from app.clock import VirtualClock
-from app.db import create_pool, migrate, transaction
+from app.db import in_one_transaction, migrate
 from app.embedded_postgres import EmbeddedPostgres
 from app.security import Role, issue
 from app.simulator.scenarios import SCENARIOS
@@ -204,14 +203,4 @@ def worlds(database_url: str, tmp_path: Path) -> Iterator[Worlds]:
 
 def make_key(database_url: str, role: Role, name: str = "kim") -> str:
     """An API key."""
-
-    async def make() -> str:
-        async with create_pool(database_url) as pool, transaction(pool) as connection:
-            return await issue(connection, "key", name, role)
-
-    return asyncio.run(make())
-
-
-def without(environment: Mapping[str, str], *names: str) -> dict[str, str]:
-    """An environment less some variables."""
-    return {k: v for k, v in environment.items() if k not in names}
+    return in_one_transaction(database_url, lambda connection: issue(connection, "key", name, role))

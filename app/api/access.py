@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Depends, HTTPException, Request
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 
-from app.security import Caller, Role, authenticate
+from app.security import Caller, authenticate
 from app.wiring import Product
 
 SESSION_COOKIE = "autopilot_session"
@@ -40,12 +40,6 @@ async def caller(
             {"WWW-Authenticate": "Bearer"},
         )
     return found
-
-
-def require(who: Caller, role: Role) -> None:
-    """403 unless the caller's role includes this one."""
-    if not who.may(role):
-        raise HTTPException(403, f"{who.name} is {who.role}; this takes {role}.")
 
 
 CallerDep = Annotated[Caller, Depends(caller)]

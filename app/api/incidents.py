@@ -6,7 +6,7 @@ import binascii
 import json
 import re
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 from uuid import UUID, uuid4
 
@@ -20,7 +20,7 @@ from app.api.access import CallerDep, ProductDep
 from app.api.problems import responses
 from app.api.text import StorableText
 from app.db import Connection, Row
-from app.incidents import NotFound, open_by_hand
+from app.incidents import OLDEST, NotFound, open_by_hand
 from app.store import incidents as store
 from app.store import ledger
 from app.wiring import Product
@@ -30,8 +30,6 @@ router = APIRouter(tags=["incidents"])
 
 POLL_S = 0.3
 EVENT_ID = re.compile(r"[0-9]{1,18}")
-OLDEST = timedelta(days=3650)
-END = ("resolved", "closed", "needs_attention")
 
 
 class OpenIncident(BaseModel):
@@ -222,7 +220,7 @@ async def _events(request: Request, product: Product, incident_id: str, after: i
             data = {"at": event["at"].isoformat(), **{k: event[k] for k in ("kind", "node", "message", "data")}}
             yield ServerSentEvent(json.dumps(data, ensure_ascii=False), event=event["kind"], id=str(after))
         if not rows:
-            if row is None or row["status"] in END:
+            if row is None or row["status"] in store.CLOSED:
                 return
             await asyncio.sleep(POLL_S)
 

@@ -28,7 +28,6 @@ from graph.state import Choice
 TICK_S = 0.5
 IDLE_TICK_S = 2.0  # while a person thinks, and while the database is away
 PAGE_SIZE = 25
-FINISHED = ("resolved", "closed", "needs_attention")
 Updates = dict[Any, Any]  # Gradio component -> its new value or properties
 
 OPEN_INCIDENT_JS = """(id) => {
@@ -395,7 +394,7 @@ def _draw(incident: Incident, visit: Visit) -> dict[str, str]:
 
 
 def _pace(report: Report) -> Any:
-    if report.status in FINISHED:
+    if report.status in store.CLOSED:
         return gr.Timer(active=False)
     return gr.Timer(IDLE_TICK_S if report.plan_revision else TICK_S, active=True)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from app.incidents import OLDEST
 from graph.state import Alert, Severity
 
 SENDER = "datadog"
@@ -19,9 +20,6 @@ TITLE_PREFIX = re.compile(r"^(?:\[P\d\]\s*)?\[(?P<transition>[A-Za-z -]+?)(?: on
 MONITOR_LINK = re.compile(r"monitors[/#](\d+)")
 PRIORITY: Mapping[str, Severity] = {"P1": "critical", "P2": "critical", "P3": "warning", "P4": "info", "P5": "info"}
 ALERT_TYPE: Mapping[str, Severity] = {"error": "critical", "warning": "warning", "info": "info", "success": "info"}
-
-
-OLDEST = timedelta(days=3650)
 
 
 class UnreadablePayload(Exception):

@@ -3,7 +3,7 @@
 from typing import Any
 
 from graph.deps import Deps
-from graph.grounding import ground
+from graph.grounding import ground, known_components
 from graph.llms.base import AnalysisRequest
 from graph.progress import report
 from graph.state import State
@@ -19,12 +19,7 @@ async def root_cause_analyzer(deps: Deps, state: State) -> dict[str, Any]:
         hints=state.get("hints", ()),
         previous=state.get("root_cause"),
     )
-    components = {
-        *(f.component for f in evidence.findings),
-        *(s.component for s in evidence.suspects),
-        *(t.service for t in scope.targets),
-    }
-    root_cause = ground(await deps.analyst.analyze(request), evidence, components)
+    root_cause = ground(await deps.analyst.analyze(request), evidence, known_components(scope, evidence))
     report(
         "RootCauseAnalyzer",
         "root_cause",

@@ -1,9 +1,11 @@
 """The embedded Postgres and the migrations."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -38,10 +40,7 @@ def test_a_second_start_joins_and_a_stop_by_the_wrong_one_does_nothing(postgres:
     assert postgres.answers()
 
 
-def test_starts_again_after_the_server_was_killed(tmp_path_factory: object) -> None:
-    import shutil
-    import tempfile
-
+def test_starts_again_after_the_server_was_killed() -> None:
     folder = Path(tempfile.mkdtemp(prefix="ap-"))
     server = EmbeddedPostgres(folder / "pg").start()
     try:
@@ -51,7 +50,6 @@ def test_starts_again_after_the_server_was_killed(tmp_path_factory: object) -> N
         time.sleep(0.1)
         EmbeddedPostgres(server.data).start()
         assert "kept" in _tables(server.url)
-        (folder / "mode").mkdir()
         assert server.data.stat().st_mode & 0o777 == 0o700
     finally:
         server.stop()
