@@ -33,6 +33,9 @@ class Service(BaseModel):
     description: str = ""
     depends_on: tuple[str, ...] = ()
     datadog_tags: tuple[str, ...] = ()
+    resources: tuple[str, ...] = Field(
+        default=(), description="CloudWatch dimensions, labels or tags of its alerts, e.g. QueueName:orders.fifo"
+    )
     ecs: EcsService | None = None
     load_balancer: LoadBalancer | None = None
     min_tasks: int = Field(default=1, ge=0)

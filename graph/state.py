@@ -17,6 +17,13 @@ from executors.base import Risk
 
 Choice = Literal["1", "2", "3", "manual", "re_analyze"]
 Severity = Literal["critical", "warning", "info"]
+Transition = Literal[
+    "firing",
+    "no_data",  # the monitor was told to call when data stops: as good as firing
+    "resolved",
+    "renotify",  # a reminder: says nothing new
+    "insufficient_data",  # CloudWatch cannot tell: neither firing nor resolved
+]
 MAX_ROUNDS = 3  # first analysis + two re-analyses
 
 
@@ -30,13 +37,21 @@ class Alert(Model):
     """What woke us, normalised by its sender's file in ``app/intake``."""
 
     source: str = Field(description="datadog, cloudwatch, rest, …")
+    rule: str = Field(default="", description="Monitor or alarm rule, whatever it watches: datadog:monitor:77")
     title: str
     severity: Severity = "critical"
     service: str
+    environment: str = ""
+    resources: dict[str, str] = Field(
+        default_factory=dict, description="What the rule watches, by the sender's own tags, labels or dimensions"
+    )
     occurred_at: AwareDatetime
-    fingerprint: str
+    changed_at: AwareDatetime | None = Field(
+        default=None, description="When this transition happened at its source; None: at occurred_at"
+    )
+    fingerprint: str = Field(description="Rule and resource: the same every time it fires")
     cycle_key: str = Field(description="The same from trigger to recovery")
-    transition: Literal["firing", "resolved", "renotify", "no_data"] = "firing"
+    transition: Transition = "firing"
     url: str | None = None
     text: str = ""
 

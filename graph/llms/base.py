@@ -16,6 +16,16 @@ class LlmError(Exception):
 
 
 @dataclass(frozen=True)
+class Usage:
+    """What one answer of a model cost."""
+
+    model: str
+    prompt_tokens: int
+    completion_tokens: int
+    dollars: float
+
+
+@dataclass(frozen=True)
 class AnalysisRequest:
     """All that an analysis may rest on."""
 

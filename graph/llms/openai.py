@@ -5,6 +5,7 @@ name operations, services and evidence that do not exist.
 """
 
 import asyncio
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal, TypeVar, cast
@@ -15,7 +16,7 @@ from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpe
 from openai.types.chat import ChatCompletion, ChatCompletionMessage
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
-from graph.llms.base import AnalysisRequest, LlmError, PlanRequest
+from graph.llms.base import AnalysisRequest, LlmError, PlanRequest, Usage
 from graph.llms.briefing import analysis_brief, plan_brief
 from graph.llms.checked import (
     NotPossibleError,
@@ -91,8 +92,11 @@ D = TypeVar("D", bound=_Draft)
 class OpenAIAnalyst:
     """Analyst by a model. Nothing leaves unmasked; nothing comes in unchecked."""
 
-    def __init__(self, settings: Settings, http: httpx.AsyncClient | None = None) -> None:
-        self._settings = settings
+    def __init__(
+        self, settings: Settings, http: httpx.AsyncClient | None = None, tell: Callable[[Usage], None] = lambda _: None
+    ) -> None:
+        """``tell`` hears what each answer cost, whether it could be used or not."""
+        self._settings, self._tell = settings, tell
         self._client = AsyncOpenAI(
             api_key=settings.api_key.get_secret_value() if settings.api_key else "",
             base_url=settings.base_url,
@@ -144,7 +148,18 @@ class OpenAIAnalyst:
             raise LlmError(f"{self.name} cannot be reached ({type(error).__name__})") from None
         except (OpenAIError, ValueError) as error:
             raise LlmError(f"{self.name} gave no readable answer ({type(error).__name__})") from None
+        self._count(answer)
         return self._read(answer, draft)
+
+    def _count(self, answer: object) -> None:
+        """A server that does not say what it used counts as free."""
+        used = getattr(answer, "usage", None)
+        tokens = [getattr(used, name, None) for name in ("prompt_tokens", "completion_tokens")]
+        prompt, completion = (t if isinstance(t, int) and t > 0 else 0 for t in tokens)
+        if prompt or completion:
+            s = self._settings
+            dollars = (prompt * s.dollars_per_million_input + completion * s.dollars_per_million_output) / 1e6
+            self._tell(Usage(self.name, prompt, completion, round(dollars, 6)))
 
     async def _complete(self, prompt: str, brief: str, draft: type[D]) -> object:
         """The raw answer; declared as object, for a proxy may put anything in place of a completion."""

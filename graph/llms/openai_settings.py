@@ -18,3 +18,11 @@ class Settings(BaseSettings):
     model: str = Field(default="gpt-4o", description="A model that can answer in a JSON schema")
     timeout_s: float = Field(default=60.0, gt=0, description="For one answer, retry included")
     max_completion_tokens: int = Field(default=4_000, ge=256, description="The longest answer; also bounds its cost")
+    dollars_per_million_input: float = Field(
+        default=2.5,
+        ge=0,
+        description="The price of a million prompt tokens; for AUTOPILOT_INVESTIGATION_DOLLARS_PER_DAY",
+    )
+    dollars_per_million_output: float = Field(
+        default=10.0, ge=0, description="The price of a million completion tokens"
+    )
