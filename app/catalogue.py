@@ -6,9 +6,11 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from app.intake.correlate import Correlation
 from app.security import Role
 from executors.base import Risk
 from graph.catalogue import Catalogue, Service
+from graph.state import Severity
 
 DEFAULT_ROLES: dict[Risk, Role] = {
     "none": "responder",
@@ -32,6 +34,32 @@ class Policy(BaseModel):
     )
 
 
+class GenericWebhook(BaseModel):
+    """How to read one tool's JSON: a JMESPath expression for each field of an alert."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    alerts: str = Field(
+        default="@", description="The list of alerts in the payload, or one alert; all others from there"
+    )
+    title: str
+    service: str = ""
+    severity: str = ""
+    severities: dict[str, Severity] = Field(default_factory=dict, description="Their words for ours: {page: critical}")
+    state: str = ""
+    resolved: tuple[str, ...] = Field(
+        default=("resolved", "ok", "recovered", "closed", "normal"), description="Values of `state`, in any case"
+    )
+    occurred_at: str = ""
+    changed_at: str = ""
+    key: str = Field(default="", description="What tells one alert of this tool from another, from trigger to recovery")
+    rule: str = ""
+    delivery_id: str = Field(default="", description="From the whole payload: the same for every re-send")
+    url: str = ""
+    text: str = ""
+    resources: dict[str, str] = Field(default_factory=dict, description="What it watches: {host: labels.host}")
+
+
 class AutopilotYaml(BaseModel):
     """The whole file."""
 
@@ -40,6 +68,11 @@ class AutopilotYaml(BaseModel):
     environment: str = "production"
     services: dict[str, Service] = Field(default_factory=dict)
     policy: Policy = Policy()
+    webhooks: dict[str, GenericWebhook] = Field(
+        default_factory=dict, description="Tools without a sender of their own: POST /webhooks/generic/<name>"
+    )
+
+    correlation: Correlation = Correlation()
 
     def catalogue(self) -> Catalogue:
         """The services."""

@@ -40,7 +40,7 @@ def running_database(settings: Settings) -> Iterator[str]:
         server.stop_if_unused()
 
 
-def create_pool(url: str, *, max_size: int = 20) -> Pool:
+def create_pool(url: str, *, min_size: int = 2, max_size: int = 20) -> Pool:
     """A closed pool; open it with ``async with``. Connections are in autocommit mode, rows are dicts."""
 
     async def configure(connection: Connection) -> None:
@@ -53,7 +53,7 @@ def create_pool(url: str, *, max_size: int = 20) -> Pool:
     return AsyncConnectionPool(
         url,
         connection_class=AsyncConnection[DictRow],
-        min_size=2,
+        min_size=min_size,
         max_size=max_size,
         timeout=3.0,  # an alert's sender waits 3 to 15 s; it gets its 503 well before
         reconnect_timeout=60.0,
@@ -69,6 +69,27 @@ async def transaction(pool: Pool, *, within_s: float | None = None) -> AsyncIter
     """One connection inside one transaction. Raises TimeoutError if it takes longer than ``within_s``."""
     async with asyncio.timeout(within_s), pool.connection() as connection, connection.transaction():
         yield connection
+
+
+@asynccontextmanager
+async def pipelined_transaction(pool: Pool, *, within_s: float | None = None) -> AsyncIterator[Connection]:
+    """The same, where statements whose rows nobody reads yet share a round trip; so may those of ``all_at_once``."""
+    async with (
+        asyncio.timeout(within_s),
+        pool.connection() as connection,
+        connection.pipeline(),
+        connection.transaction(),
+    ):
+        yield connection
+
+
+async def all_at_once(*reads: Awaitable[Any]) -> list[Any]:
+    """The results of reads that do not need one another's. Raises the error of the one that failed."""
+    results = await asyncio.gather(*reads, return_exceptions=True)
+    errors = [result for result in results if isinstance(result, BaseException)]
+    if errors:  # those after it in a pipeline fail only because it did
+        raise next((e for e in errors if not isinstance(e, psycopg.errors.PipelineAborted)), errors[0])
+    return results
 
 
 def in_one_transaction(url: str, work: Callable[[Connection], Awaitable[T]]) -> T:

@@ -106,6 +106,7 @@ class Demo:
         common = {
             "DATABASE_URL": database_url,
             "AUTOPILOT_DATADOG_WEBHOOK_TOKENS": self.token,
+            "AUTOPILOT_PULL_EVERY_S": "0",  # the story begins with a webhook
             "AUTOPILOT_PUBLIC_URL": self.url,
         }
         own = self._recorded(folder) if self.bundle else self._shop(stack, folder)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from importlib import import_module
 
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings
 
 from app.settings import Settings
@@ -17,16 +17,53 @@ HEAD = """# Every setting of AIOps Auto Pilot; `autopilot settings` prints this 
 
 def reference() -> str:
     """The whole file."""
+    return HEAD + "".join(f"\n# --- {title} ---\n{_section(settings)}" for title, settings in all_settings())
+
+
+def all_settings() -> list[tuple[str, type[BaseSettings]]]:
+    """Every Settings class there is, with what it is of: the product, the model, each plug-in."""
     sections: list[tuple[str, type[BaseSettings]]] = [
         ("The product", Settings),
         ("The model; without a key the rules engine answers", OpenAISettings),
     ]
-    for package in ("collectors", "executors"):
+    for package, title in (("app.intake", "Sender"), ("collectors", "Collector"), ("executors", "Executor")):
         for name in plug_ins(package):
             found = getattr(import_module(f"{package}.{name}"), "Settings", None)
             if found:
-                sections.append((f"{package.removesuffix('s').capitalize()} {name!r}", found))
-    return HEAD + "".join(f"\n# --- {title} ---\n{_section(settings)}" for title, settings in sections)
+                sections.append((f"{title} {name!r}", found))
+    return sections
+
+
+def variable_of(settings: type[BaseSettings], name: str) -> str:
+    """The environment variable of a field, by its name or by its alias."""
+    field = settings.model_fields.get(name)
+    alias = field.validation_alias if field else name
+    return str(alias or f"{settings.model_config.get('env_prefix', '')}{name}").upper()
+
+
+def mistakes(error: ValidationError) -> Iterator[tuple[str, str]]:
+    """Each mistake in the environment, as variable and message.
+
+    A field's name alone does not say whose it is, and every plug-in's class has the same name: they are read again,
+    and those count that make the same mistakes.
+    """
+    told = _told(error)
+    guilty = [settings for _, settings in all_settings() if _refusal(settings) == told]
+    for field, message in told:
+        for variable in dict.fromkeys(variable_of(s, field) for s in guilty) or (field.upper(),):
+            yield variable, message.removeprefix("Value error, ")
+
+
+def _refusal(settings: type[BaseSettings]) -> list[tuple[str, str]] | None:
+    try:
+        settings()
+    except ValidationError as error:
+        return _told(error)
+    return None
+
+
+def _told(error: ValidationError) -> list[tuple[str, str]]:
+    return [(str(e["loc"][0]) if e["loc"] else "", e["msg"]) for e in error.errors(include_input=False)]
 
 
 def _section(settings: type[BaseSettings]) -> str:
@@ -34,12 +71,10 @@ def _section(settings: type[BaseSettings]) -> str:
 
 
 def _lines(settings: type[BaseSettings]) -> Iterator[str]:
-    prefix = settings.model_config.get("env_prefix", "")
     for name, field in settings.model_fields.items():
-        variable = str(field.validation_alias or f"{prefix}{name}").upper()
         if field.description:
             yield f"# {field.description}\n"
-        yield f"{variable}={_text(field.get_default(call_default_factory=False))}\n"
+        yield f"{variable_of(settings, name)}={_text(field.get_default(call_default_factory=False))}\n"
 
 
 def _text(default: object) -> str:

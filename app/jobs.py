@@ -2,23 +2,33 @@
 
 import asyncio
 import contextlib
+import json
 import logging
+from dataclasses import replace
 from datetime import UTC, datetime
+from uuid import UUID
 
 import procrastinate
+from procrastinate import JobContext
 from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job
 from psycopg import InterfaceError, OperationalError
 from psycopg_pool import PoolTimeout
 
+from app.admission import admit
+from app.alerts import Delivery, accept, bury
 from app.db import transaction
-from app.queue import ADVANCE, enqueue_advance
+from app.intake.base import Parsed, UnreadablePayload, digest_key
+from app.pull import pull_for_ever
+from app.queue import ADVANCE, SENDER_JOB, enqueue_advance
 from app.runner import LOCK_SPACE, Busy, Runner
 from app.store import jobs
+from app.wiring import Product
 
 log = logging.getLogger(__name__)
 
 MAX_FAILURES = 5  # of the analysis itself; a database that is away does not count
+MAX_ASKED = 20  # of a vendor that does not answer: some nine minutes
 MAX_DEATHS = 20  # of workers, before one incident is taken for the killer
 FORGOTTEN_AFTER_S = 30.0  # well above the time between two projections of a living run's start
 DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeout, ConnectorException)
@@ -32,10 +42,10 @@ class Persevere(procrastinate.BaseRetryStrategy):
         return procrastinate.RetryDecision(retry_in={"seconds": min(2 + 2 * job.attempts, 30)})
 
 
-def register_jobs(queue: procrastinate.App, runner: Runner) -> None:
-    """Give the queue its task."""
+def register_jobs(product: Product, runner: Runner) -> None:
+    """Give the queue its tasks."""
 
-    @queue.task(name=ADVANCE, retry=Persevere())
+    @product.queue.task(name=ADVANCE, retry=Persevere())
     async def advance(incident_id: str) -> None:
         """Start, continue after a crash, or resume: whatever this incident needs."""
         try:
@@ -46,18 +56,53 @@ def register_jobs(queue: procrastinate.App, runner: Runner) -> None:
             if await runner.count_failure(incident_id) >= MAX_FAILURES:
                 await runner.give_up(incident_id, f"{type(error).__name__}: {error}")
             raise
+        await admit_waiting(product)  # it has left its place
+
+    @product.queue.task(name=SENDER_JOB, retry=Persevere(), pass_context=True)
+    async def sender_job(context: JobContext, sender: str, arguments: dict[str, str], raw_id: str) -> None:
+        """Ask a vendor what a delivery was about, and take its answer for a delivery of its own."""
+        await ask(product, sender, arguments, UUID(raw_id), last_time=context.job.attempts >= MAX_ASKED)
 
 
-async def run_worker(
-    queue: procrastinate.App, runner: Runner, stop: asyncio.Event, *, concurrency: int, stalled_after_s: float
-) -> None:
+async def ask(product: Product, sender: str, arguments: dict[str, str], raw_id: UUID, *, last_time: bool) -> None:
+    """Ask a vendor; a delivery that cannot be cleared up becomes a dead letter. Raises whatever may pass."""
+    try:
+        parsed = await product.senders[sender].perform(arguments, product.directory)
+    except UnreadablePayload as error:
+        await bury(product.desk, raw_id, str(error))
+    except Exception as error:
+        if not last_time:
+            raise
+        await bury(product.desk, raw_id, f"{sender} did not answer: {type(error).__name__}: {error}")
+    else:
+        await accept(product.desk, [_answer(sender, arguments, raw_id, parsed)])
+
+
+def _answer(sender: str, arguments: dict[str, str], raw_id: UUID, parsed: Parsed) -> Delivery:
+    """Asked twice, because a worker died, it is one delivery all the same."""
+    asked = json.dumps({"asked": arguments, "because_of": str(raw_id)}, sort_keys=True)
+    key = f"read:{digest_key(sender, asked)}"
+    return Delivery(sender, {}, asked.encode(), replace(parsed, delivery_key=key), part="read")
+
+
+async def admit_waiting(product: Product) -> None:
+    """Begin the investigations that the budget allows now."""
+    async with transaction(product.pool) as connection:
+        await admit(connection, product.queue, product.clock, product.desk.budget)
+
+
+async def run_worker(product: Product, runner: Runner, stop: asyncio.Event) -> None:
     """Work until ``stop``. The worker returns when Postgres restarts; this loop starts it again."""
+    queue, stalled_after_s = product.queue, product.settings.stalled_after_s
     stopping = asyncio.create_task(stop.wait())
-    sweeping = asyncio.create_task(_sweep_for_ever(queue, runner, stalled_after_s))
+    beside = [
+        asyncio.create_task(_sweep_for_ever(product, runner, stalled_after_s)),
+        asyncio.create_task(pull_for_ever(product)),
+    ]
     while not stop.is_set():
         worker = asyncio.create_task(
             queue.run_worker_async(
-                concurrency=concurrency,
+                concurrency=product.settings.worker_concurrency,
                 install_signal_handlers=False,
                 fetch_job_polling_interval=1,  # rescued and retried jobs are found by polling
                 update_heartbeat_interval=stalled_after_s / 3,
@@ -78,9 +123,9 @@ async def run_worker(
         if not stop.is_set():
             await _pause(stopping, 1)
     stopping.cancel()
-    sweeping.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await sweeping
+    for task in beside:
+        task.cancel()
+    await asyncio.wait(beside)
 
 
 async def _pause(stopping: "asyncio.Task[bool]", seconds: float) -> None:
@@ -88,12 +133,13 @@ async def _pause(stopping: "asyncio.Task[bool]", seconds: float) -> None:
         await asyncio.wait_for(asyncio.shield(stopping), timeout=seconds)
 
 
-async def _sweep_for_ever(queue: procrastinate.App, runner: Runner, stalled_after_s: float) -> None:
+async def _sweep_for_ever(product: Product, runner: Runner, stalled_after_s: float) -> None:
     """Not a job itself: it must run also while all slots are taken."""
     while True:
         await asyncio.sleep(stalled_after_s / 2)
         try:
-            await sweep(queue, runner, stalled_after_s)
+            await sweep(product.queue, runner, stalled_after_s)
+            await admit_waiting(product)
         except DATABASE_AWAY as error:
             log.warning("the sweep waits for the database: %s", error)
         except Exception:  # the sweep must outlive whatever ended one of its rounds
@@ -112,6 +158,9 @@ async def sweep(
         if not row or not row["mine"]:
             return  # another worker sweeps
         for job in await manager.get_stalled_jobs(seconds_since_heartbeat=stalled_after_s):
+            if job.task_name != ADVANCE:
+                await manager.retry_job(job)
+                continue
             incident_id = str(job.task_kwargs["incident_id"])
             if await jobs.held(connection, LOCK_SPACE, incident_id):
                 continue  # its worker lives, and was only late to say so

@@ -1,10 +1,13 @@
 """The job queue: procrastinate on the same Postgres, so that a job is enqueued in the caller's transaction."""
 
+from collections.abc import Mapping, Sequence
+
 import procrastinate
 
 from app.db import Connection
 
 ADVANCE = "advance"
+SENDER_JOB = "sender_job"
 
 
 def create_queue(url: str) -> procrastinate.App:
@@ -13,6 +16,23 @@ def create_queue(url: str) -> procrastinate.App:
     It has a small pool of its own: recording a job's end must not wait behind the pages and collectors.
     """
     return procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=url, min_size=1, max_size=4))
+
+
+async def enqueue_advance_all(queue: procrastinate.App, connection: Connection, incident_ids: Sequence[str]) -> None:
+    """Ask workers to move these on; part of the caller's transaction, and one statement.
+
+    The lock lets one such job of an incident run at a time, on all machines together.
+    """
+    jobs = [queue.configure_task(ADVANCE, lock=f"incident:{i}").make_new_job(incident_id=i) for i in incident_ids]
+    await queue.job_manager.batch_defer_jobs_async(jobs, connection=connection)
+
+
+async def enqueue_sender_job(
+    queue: procrastinate.App, connection: Connection, sender: str, arguments: Mapping[str, str], raw_id: str
+) -> None:
+    """Ask a worker to ask a vendor; part of the caller's transaction."""
+    task = queue.configure_task(SENDER_JOB, connection=connection)
+    await task.defer_async(sender=sender, arguments=dict(arguments), raw_id=raw_id)
 
 
 async def enqueue_advance(queue: procrastinate.App, connection: Connection, incident_id: str) -> None:

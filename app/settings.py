@@ -34,8 +34,19 @@ class Settings(BaseSettings):
     executors: CommaList = Field(
         default=("rehearsal",), description="What may act: ecs, traffic, or rehearsal (touches nothing)"
     )
-    datadog_webhook_tokens: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
-        default=(), description="Values accepted in X-AIOps-Token; two while you rotate"
+    investigations_at_once: int = Field(
+        default=10, ge=1, description="Investigations that may run at once; the rest wait, the most severe first"
+    )
+    investigations_per_service_hour: int = Field(
+        default=12, ge=1, description="Investigations of one service within an hour"
+    )
+    investigation_dollars_per_day: float | None = Field(
+        default=None, gt=0, description="What the model may cost a day (UTC); unset: no limit"
+    )
+    pull_every_s: float = Field(
+        default=300.0,
+        ge=0,
+        description="How often Datadog and CloudWatch are asked for alerts whose webhook never came; 0: never",
     )
     public_url: str = Field(default="http://127.0.0.1:8080", description="How people reach this service")
     clock: str = Field(
@@ -64,7 +75,7 @@ class Settings(BaseSettings):
     def _upper_case(cls, value: object) -> object:
         return value.strip().upper() if isinstance(value, str) else value
 
-    @field_validator("collectors", "executors", "datadog_webhook_tokens", mode="before")
+    @field_validator("collectors", "executors", mode="before")
     @classmethod
     def _split_commas(cls, value: object) -> object:
         if isinstance(value, str):
@@ -76,13 +87,6 @@ class Settings(BaseSettings):
     def _clock_is_one(cls, value: str) -> str:
         parse_clock(value)
         return value
-
-    @field_validator("datadog_webhook_tokens")
-    @classmethod
-    def _tokens_are_long(cls, tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        if any(len(t.get_secret_value()) < 16 for t in tokens):
-            raise ValueError("a webhook token is shorter than 16 characters; make one with `openssl rand -hex 24`")
-        return tokens
 
 
 def _is_postgres_url(text: str) -> bool:

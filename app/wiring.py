@@ -1,18 +1,22 @@
 """Settings -> objects: the one place where names become things."""
 
 import importlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import procrastinate
+from pydantic import ValidationError
 
-from app.catalogue import load
+from app.catalogue import AutopilotYaml, load
 from app.clock import Clock, parse_clock
 from app.db import Pool, create_pool
-from app.incidents import Desk
+from app.desk import Desk
+from app.intake.base import Directory, Sender
 from app.queue import create_queue
+from app.received_changes import ReceivedChanges
+from app.reception import Reception
 from app.settings import Settings
 from app.store.ledger import PostgresLedger, PostgresSnapshots
 from collectors.base import Collector
@@ -38,6 +42,9 @@ class Product:
     queue: procrastinate.App
     desk: Desk
     deps: Deps
+    senders: Mapping[str, Sender]
+    directory: Directory
+    reception: Reception
 
 
 @asynccontextmanager
@@ -47,18 +54,22 @@ async def assembled(settings: Settings, database_url: str) -> AsyncIterator[Prod
     catalogue = file.catalogue()
     collectors = create_collectors(settings.collectors, clock)
     executors = create_executors(settings.executors, catalogue, clock)
+    senders = create_senders(file, clock)
     analyst, close_analyst = create_analyst()
     pool = create_pool(database_url, max_size=2 * settings.worker_concurrency + 5)
+    intake_pool = create_pool(database_url, min_size=1, max_size=1)
     queue = create_queue(database_url)
+    closers = [*(c.aclose for c in collectors), *(e.aclose for e in executors), *(s.aclose for s in senders.values())]
     async with AsyncExitStack() as stack:
-        for closing in (*(c.aclose for c in collectors), *(e.aclose for e in executors), close_analyst):
+        for closing in (*closers, close_analyst):
             stack.push_async_callback(closing)
         await stack.enter_async_context(pool)
+        await stack.enter_async_context(intake_pool)
         await stack.enter_async_context(queue.open_async())
-        desk = Desk(pool, queue, catalogue, clock, settings, file.roles())
+        desk = Desk(pool, queue, catalogue, clock, settings, file.roles(), file.correlation, intake_pool=intake_pool)
         deps = Deps(
             catalogue=catalogue,
-            collectors=collectors,
+            collectors=[*collectors, ReceivedChanges(pool)],
             snapshots=PostgresSnapshots(pool),
             analyst=analyst,
             operations=operations_by_name(executors),
@@ -66,12 +77,31 @@ async def assembled(settings: Settings, database_url: str) -> AsyncIterator[Prod
             clock=clock,
             windows=windows(collectors),
         )
-        yield Product(settings, clock, pool, queue, desk, deps)
+        yield Product(settings, clock, pool, queue, desk, deps, senders, Directory(catalogue), Reception(desk))
 
 
 def create_collectors(names: tuple[str, ...], clock: Clock) -> list[Collector]:
     """The collectors by name. Raises WiringError."""
     return [_create("collectors", "AUTOPILOT_COLLECTORS", name, lambda create: create(clock)) for name in names]
+
+
+def create_senders(file: AutopilotYaml, clock: Clock) -> dict[str, Sender]:
+    """Every sender; its own settings say whether it takes anything. Raises WiringError."""
+    senders: dict[str, Sender] = {}
+    for name in sender_names():
+        module = importlib.import_module(f"app.intake.{name}")
+        try:
+            senders[name] = module.create(clock, file)
+        except ValidationError:
+            raise  # a setting: told with its name
+        except ValueError as error:
+            raise WiringError(str(error)) from error
+    return senders
+
+
+def sender_names() -> list[str]:
+    """The files of ``app/intake`` that are senders."""
+    return [n for n in plug_ins("app.intake") if hasattr(importlib.import_module(f"app.intake.{n}"), "create")]
 
 
 def create_executors(names: tuple[str, ...], catalogue: Catalogue, clock: Clock) -> list[Executor]:
@@ -107,8 +137,9 @@ def create_analyst() -> tuple[Analyst, Callable[[], Awaitable[None]]]:
         return rules, _nothing
     from graph.llms.fallback import FallbackAnalyst
     from graph.llms.openai import OpenAIAnalyst
+    from graph.progress import report_usage
 
-    model = OpenAIAnalyst(settings)
+    model = OpenAIAnalyst(settings, tell=report_usage)
     return FallbackAnalyst(model, rules), model.aclose
 
 

@@ -9,12 +9,6 @@ from app.wiring import Product
 
 async def work(product: Product, stop: asyncio.Event) -> None:
     """Run jobs until ``stop``; the one running is handed on if it takes too long to end."""
-    settings, runner = product.settings, Runner(product.pool, product.deps)
-    register_jobs(product.queue, runner)
-    await run_worker(
-        product.queue,
-        runner,
-        stop,
-        concurrency=settings.worker_concurrency,
-        stalled_after_s=settings.stalled_after_s,
-    )
+    runner = Runner(product.pool, product.deps)
+    register_jobs(product, runner)
+    await run_worker(product, runner, stop)

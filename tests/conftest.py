@@ -95,6 +95,7 @@ class World:
             "AUTOPILOT_EXECUTORS": "ecs,traffic",
             "AUTOPILOT_DATADOG_WEBHOOK_TOKENS": TOKEN,
             "AUTOPILOT_STALLED_AFTER_S": "2",
+            "AUTOPILOT_PULL_EVERY_S": "0",  # the shop's monitors may alert before a test sends its alert
             "DATADOG_BASE_URL": self.shop_url,
             "DATADOG_API_KEY": "test",
             "DATADOG_APP_KEY": "test",

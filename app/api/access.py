@@ -14,19 +14,22 @@ bearer = HTTPBearer(auto_error=False, description="An API key: `autopilot keys c
 cookie = APIKeyCookie(name=SESSION_COOKIE, auto_error=False, description="The console's session")
 
 
-def product(request: Request) -> Product:
-    """The product this process serves."""
+async def product(request: Request) -> Product:
+    """The product this process serves. A coroutine: a plain function would be run in a thread, each time."""
     found: Product = request.app.state.product
     return found
 
 
+ProductDep = Annotated[Product, Depends(product)]
+
+
 async def caller(
-    request: Request,
+    product: ProductDep,
     key: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)] = None,
     session: Annotated[str | None, Depends(cookie)] = None,
 ) -> Caller:
     """The authenticated caller, or 401."""
-    async with product(request).pool.connection() as connection:
+    async with product.pool.connection() as connection:
         found = None
         if key:
             found = await authenticate(connection, key.credentials, "key")
@@ -43,4 +46,3 @@ async def caller(
 
 
 CallerDep = Annotated[Caller, Depends(caller)]
-ProductDep = Annotated[Product, Depends(product)]

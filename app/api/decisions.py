@@ -80,7 +80,7 @@ async def get_actions(incident_id: str, product: ProductDep, who: CallerDep) -> 
     "/incidents/{incident_id}/decision",
     status_code=202,
     summary="Decide: 1, 2, 3, manual or re_analyze",
-    responses=responses(401, 403, 404, 409, 422, 503),
+    responses=responses(400, 401, 403, 404, 409, 413, 422, 503),
 )
 async def decide(
     incident_id: str, body: DecisionBody, product: ProductDep, who: CallerDep, response: Response

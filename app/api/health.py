@@ -7,7 +7,8 @@ from pydantic import BaseModel
 
 from app.api.access import CallerDep, ProductDep
 from app.api.problems import responses
-from app.store.incidents import count_by_status
+from app.store.alerts import count_dead_letters
+from app.store.incidents import count_by_status, count_waiting
 
 router = APIRouter(tags=["health"])
 
@@ -43,9 +44,13 @@ async def metrics(product: ProductDep, _: CallerDep) -> PlainTextResponse:
     registry = CollectorRegistry()
     incidents = Gauge("autopilot_incidents", "Incidents by status", ["status"], registry=registry)
     jobs = Gauge("autopilot_jobs", "Jobs in the queue by state", ["state"], registry=registry)
+    waiting = Gauge("autopilot_waiting_investigations", "Incidents whose investigation waits", registry=registry)
+    letters = Gauge("autopilot_dead_letters", "Deliveries that nobody could read yet", registry=registry)
     async with product.pool.connection() as connection:
         for row in await count_by_status(connection):
             incidents.labels(row["status"]).set(row["incidents"])
+        waiting.set(await count_waiting(connection))
+        letters.set(await count_dead_letters(connection))
         query = "select status::text as state, count(*) as jobs from procrastinate_jobs group by status"
         for row in await (await connection.execute(query)).fetchall():
             jobs.labels(row["state"]).set(row["jobs"])

@@ -1,26 +1,27 @@
 """Incidents: open, list, read, follow."""
 
 import asyncio
-import base64
-import binascii
 import json
 import re
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID, uuid4
 
 from fastapi import APIRouter, Header, HTTPException, Query, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
-from pydantic import AwareDatetime, BaseModel, Field, JsonValue
+from pydantic import BaseModel, Field, JsonValue
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from app import report
 from app.api.access import CallerDep, ProductDep
+from app.api.paging import cursor, read_cursor
 from app.api.problems import responses
-from app.api.text import StorableText
+from app.api.text import IsoTime, StorableText
 from app.db import Connection, Row
-from app.incidents import OLDEST, NotFound, open_by_hand
+from app.desk import NotFound
+from app.incidents import open_by_hand
+from app.intake.base import OLDEST
 from app.store import incidents as store
 from app.store import ledger
 from app.wiring import Product
@@ -36,7 +37,7 @@ class OpenIncident(BaseModel):
     """A service and the time its trouble showed."""
 
     service: StorableText = Field(min_length=1, max_length=200, examples=["payment-service"])
-    occurred_at: AwareDatetime = Field(examples=["2024-12-20T09:15:00Z"])
+    occurred_at: IsoTime = Field(examples=["2024-12-20T09:15:00Z"])
     title: StorableText = Field(default="", max_length=500)
     severity: Severity = "critical"
 
@@ -65,6 +66,10 @@ class IncidentSummary(BaseModel):
     opened_at: datetime
     updated_at: datetime
     closed_at: datetime | None
+    flaps: int = Field(description="How often its alerts came back after a recovery")
+    follows: str | None = Field(description="The incident that the same alert had before")
+    admitted_at: datetime | None = Field(description="When its investigation could begin; null while it waits")
+    held_until: datetime | None = Field(description="While a silence holds it")
 
 
 class IncidentPage(BaseModel):
@@ -80,6 +85,7 @@ class AlertSeen(BaseModel):
     id: UUID
     transition: str
     merge_reason: str
+    score: float | None = Field(default=None, description="How well it fits, where it was merged; 0 to 1")
     received_at: datetime
     body: dict[str, JsonValue]
 
@@ -119,7 +125,7 @@ class Executions(BaseModel):
     "/incidents",
     status_code=202,
     summary="Start a root-cause analysis by hand",
-    responses=responses(401, 403, 422, 503),
+    responses=responses(400, 401, 403, 413, 422, 503),
 )
 async def open_incident(
     body: OpenIncident,
@@ -159,17 +165,17 @@ async def list_incidents(
     severity: Severity | None = None,
     source: str | None = None,
     text: Annotated[str | None, Query(description="In title or service", max_length=200)] = None,
-    since: Annotated[AwareDatetime | None, Query(alias="from")] = None,
-    until: Annotated[AwareDatetime | None, Query(alias="to")] = None,
+    since: Annotated[IsoTime | None, Query(alias="from")] = None,
+    until: Annotated[IsoTime | None, Query(alias="to")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=300)] = None,
+    after: Annotated[str | None, Query(alias="cursor", max_length=300)] = None,
 ) -> IncidentPage:
     """Newest first."""
     wanted = store.Filter(status, service, severity, source, text, since, until)
     async with product.pool.connection() as connection:
-        rows = await store.page(connection, wanted, limit + 1, _decode(cursor) if cursor else None)
+        rows = await store.page(connection, wanted, limit + 1, read_cursor(after) if after else None)
     page = rows[:limit]
-    more = _encode(page[-1]) if len(rows) > limit else None
+    more = cursor(page[-1]["opened_at"], page[-1]["id"]) if len(rows) > limit else None
     return IncidentPage(incidents=[IncidentSummary.model_validate(r) for r in page], next_cursor=more)
 
 
@@ -287,19 +293,3 @@ async def _row(connection: Connection, incident_id: str) -> Row:
     if row is None:
         raise NotFound(incident_id)
     return row
-
-
-def _encode(row: Row) -> str:
-    return base64.urlsafe_b64encode(f"{row['opened_at'].isoformat()} {row['id']}".encode()).decode()
-
-
-def _decode(cursor: str) -> tuple[datetime, str]:
-    try:
-        moment, _, incident_id = base64.urlsafe_b64decode(cursor.encode()).decode().partition(" ")
-        at = datetime.fromisoformat(moment)
-        at = at.astimezone(UTC)
-    except (binascii.Error, ValueError, OverflowError):
-        raise HTTPException(422, "cursor is not one that this list gave out.") from None
-    if "\x00" in incident_id:
-        raise HTTPException(422, "cursor is not one that this list gave out.")
-    return at, incident_id

@@ -13,7 +13,8 @@ from psycopg_pool import PoolTimeout
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from app.incidents import Conflict, NotAllowed, NotFound, Unusable
+from app.desk import Conflict, NotAllowed, NotFound, Unusable
+from app.reception import Overloaded
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +46,11 @@ def responses(*statuses: int) -> dict[int | str, dict[str, object]]:
 
 
 EXAMPLES = {
+    400: "There was an error parsing the body",
     401: "Send an API key as `Authorization: Bearer …`, or sign in.",
     403: "vera is viewer; to decide takes responder.",
     404: "There is no incident 'inc_0'.",
+    408: "The body did not arrive within 10 s. Send it again.",
     409: "Already decided: kim chose 1 at 2026-01-01 09:20:00 UTC.",
     413: "The body is larger than 1000000 bytes.",
     422: "'nobody' is not in the service catalogue (cart, checkout)",
@@ -75,6 +78,7 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, _saying(status))
     for kind in DATABASE_AWAY:
         app.add_exception_handler(kind, _database_away)
+    app.add_exception_handler(Overloaded, _overloaded)
     app.add_exception_handler(DataError, _not_storable)
     app.add_exception_handler(Exception, _fault)
 
@@ -102,6 +106,12 @@ def _database_away(_: Request, error: Exception) -> JSONResponse:
     log.warning("the database is away: %s", error)
     said = "The database does not answer; nothing was accepted. Send it again."
     return problem(503, said, headers={"Retry-After": "5"})
+
+
+def _overloaded(_: Request, error: Exception) -> JSONResponse:
+    """503: the one answer that every sender tries again."""
+    log.warning("overloaded: %s", error)
+    return problem(503, f"{error}; nothing was accepted. Send it again.", headers={"Retry-After": "5"})
 
 
 def _not_storable(_: Request, error: Exception) -> JSONResponse:

@@ -17,7 +17,8 @@ from app.console.gate import signed_in
 from app.console.markup import heading, notice
 from app.console.progress import Event
 from app.console.texts import TEXTS, Language, Texts, language
-from app.incidents import Conflict, NotAllowed, NotFound, Unusable, decide
+from app.desk import Conflict, NotAllowed, NotFound, Unusable
+from app.incidents import decide
 from app.report import Report
 from app.security import Caller
 from app.store import incidents as store

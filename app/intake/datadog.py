@@ -1,131 +1,280 @@
-"""Datadog's webhook: verify the shared secret, parse the recommended payload and the default one."""
+"""Datadog: verify and parse its webhook, in the recommended payload and the default one; ask which monitors alert.
 
-import hmac
-import json
+Asking takes ``DATADOG_API_KEY`` and ``DATADOG_APP_KEY``, as the collector of the same name does.
+"""
+
 import re
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from hashlib import sha256
-from typing import Any
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from urllib.parse import parse_qs
 
-from pydantic import SecretStr
+from pydantic import Field, JsonValue
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.incidents import OLDEST
-from graph.state import Alert, Severity
+from app.catalogue import AutopilotYaml
+from app.clock import Clock
+from app.intake._datadog_monitors import (
+    MOST_ALERTS,
+    NAME,
+    PRIORITY,
+    TRANSITION,
+    MonitorReader,
+    alerts_of,
+    bounded,
+    rule_of,
+    scope_key,
+    tags_of,
+)
+from app.intake.base import (
+    Directory,
+    Incoming,
+    Parsed,
+    Secrets,
+    Sender,
+    UnreadablePayload,
+    believable,
+    digest_key,
+    indexable,
+    json_object,
+    require_token,
+    text_of,
+)
+from collectors.datadog import Settings as Account
+from graph.state import Alert, Severity, Transition
 
-SENDER = "datadog"
-TOKEN_HEADER = "x-aiops-token"  # noqa: S105  a header's name
+NO_SERVICE = (
+    "no service: give the monitor a tag service:<name>, or list one of its tags under `resources:` of the service "
+    "in autopilot.yaml"
+)
 UNSET = re.compile(r"^\$[A-Z_]+(\[[^\]]*\])?$")
-TITLE_PREFIX = re.compile(r"^(?:\[P\d\]\s*)?\[(?P<transition>[A-Za-z -]+?)(?: on \{(?P<scope>[^}]*)\})?\]\s*")
+TITLE_PREFIX = re.compile(r"^(?:\[(?:P\d|TEST)\]\s*)*\[(?P<transition>[A-Za-z -]+?)(?: on \{(?P<scope>[^}]*)\})?\]\s*")
 MONITOR_LINK = re.compile(r"monitors[/#](\d+)")
-PRIORITY: Mapping[str, Severity] = {"P1": "critical", "P2": "critical", "P3": "warning", "P4": "info", "P5": "info"}
 ALERT_TYPE: Mapping[str, Severity] = {"error": "critical", "warning": "warning", "info": "info", "success": "info"}
 
+# What to paste into the webhook; its custom headers: {"X-AIOps-Token": "$AIOPS_TOKEN"}, a hidden custom variable.
+TEMPLATE: Mapping[str, JsonValue] = {
+    "schema": "aiops.datadog/1",
+    "event_id": "$ID",
+    "monitor_id": "$ALERT_ID",
+    "transition": "$ALERT_TRANSITION",
+    "cycle_key": "$ALERT_CYCLE_KEY",
+    "aggreg_key": "$AGGREG_KEY",
+    "event_type": "$EVENT_TYPE",
+    "alert_type": "$ALERT_TYPE",
+    "priority": "$ALERT_PRIORITY",
+    "title": "$EVENT_TITLE",
+    "alert_title": "$ALERT_TITLE",
+    "status": "$ALERT_STATUS",
+    "metric": "$ALERT_METRIC",
+    "query": "$ALERT_QUERY",
+    "scope": "$ALERT_SCOPE",
+    "tags": "$TAGS",
+    "service": "$TAGS[service]",
+    "env": "$TAGS[env]",
+    "version": "$TAGS[version]",
+    "hostname": "$HOSTNAME",
+    "message": "$TEXT_ONLY_MSG",
+    "body": "$EVENT_MSG",
+    "date": "$DATE",
+    "last_updated": "$LAST_UPDATED",
+    "link": "$LINK",
+    "snapshot": "$SNAPSHOT",
+    "org": {"id": "$ORG_ID", "name": "$ORG_NAME"},
+}
+EXAMPLE: Mapping[str, JsonValue] = {
+    "schema": "aiops.datadog/1",
+    "event_id": "8082436309665268856",
+    "monitor_id": "141878267",
+    "transition": "Triggered",
+    "cycle_key": "7673797852050213000",
+    "aggreg_key": "c0d8ae4b0b5a4a4fa5a8b7f6b4e7e2a1",
+    "event_type": "query_alert_monitor",
+    "alert_type": "error",
+    "priority": "P1",
+    "title": "[Triggered on {service:payment-service}] payment-service: error rate above 5 %",
+    "alert_title": "payment-service: error rate above 5 %",
+    "status": "error_rate_percent over service:payment-service was > 5 on average during the last 5m.",
+    "metric": "error_rate_percent",
+    "query": "avg(last_5m):avg:error_rate_percent{service:payment-service} > 5",
+    "scope": "service:payment-service",
+    "tags": "service:payment-service,env:production,monitor",
+    "service": "payment-service",
+    "env": "production",
+    "version": "",
+    "hostname": "",
+    "message": "More than 5 % of payments fail. @webhook-autopilot",
+    "body": "%%%\nMore than 5 % of payments fail. @webhook-autopilot\n%%%",
+    "date": "1734686100000",
+    "last_updated": "1734686100000",
+    "link": "https://app.datadoghq.com/monitors/141878267",
+    "snapshot": "",
+    "org": {"id": "1325540", "name": "Acme"},
+}
 
-class UnreadablePayload(Exception):
-    """An authentic sender sent something we cannot make an alert of."""
+
+class Settings(BaseSettings):
+    """``AUTOPILOT_DATADOG_<NAME>``."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="AUTOPILOT_DATADOG_",
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+    )
+
+    webhook_tokens: Secrets = Field(
+        default=(), description="Values accepted in X-AIOps-Token or as Basic password; two while you rotate"
+    )
 
 
-def verified(headers: Mapping[str, str], tokens: Sequence[SecretStr]) -> bool:
-    """Whether the shared secret matches one of the valid ones; every one is compared, in constant time."""
-    sent = headers.get(TOKEN_HEADER, "").encode()
-    matches = [hmac.compare_digest(sent, token.get_secret_value().encode()) for token in tokens]
-    return any(matches)
+def create(clock: Clock, config: AutopilotYaml) -> "Datadog":
+    """The sender; it can ask Datadog where both keys of the account are set."""
+    account = Account()
+    return Datadog(Settings(), MonitorReader(account) if account.api_key and account.app_key else None)
 
 
-def delivery_key(body: bytes) -> str | None:
+class Datadog(Sender):
+    """``app.intake.base.Sender``. Datadog signs nothing: a shared secret is all there is."""
+
+    name = NAME
+
+    def __init__(self, settings: Settings, monitors: MonitorReader | None = None) -> None:
+        self.settings = settings
+        self._monitors = monitors
+
+    async def verify(self, incoming: Incoming) -> None:
+        """See app.intake.base.Sender."""
+        require_token(incoming.headers, self.settings.webhook_tokens, "AUTOPILOT_DATADOG_WEBHOOK_TOKENS")
+
+    def parse(self, incoming: Incoming, directory: Directory) -> Parsed:
+        """See app.intake.base.Sender."""
+        payload = _payload(incoming)
+        return Parsed(alerts=(_alert(payload, directory),), delivery_key=delivery_key(payload))
+
+    async def perform(self, arguments: Mapping[str, str], directory: Directory) -> Parsed:
+        """``{"monitor_id": "77"}``: the monitor's groups that alert now. See app.intake.base.Sender."""
+        monitor_id = arguments.get("monitor_id", "")
+        if not (monitor_id.isascii() and monitor_id.isdigit()):
+            raise UnreadablePayload(f"{NAME} has no such job: {sorted(arguments)}")
+        if self._monitors is None:
+            raise UnreadablePayload(
+                f"monitor {monitor_id} cannot be asked: set DATADOG_API_KEY and DATADOG_APP_KEY to read its state"
+            )
+        monitor = await self._monitors.one(monitor_id)
+        alerts, unknown = alerts_of(monitor, directory, self._monitors.ui)
+        if alerts:
+            return Parsed(alerts=tuple(alerts[:MOST_ALERTS]))
+        if unknown:
+            raise UnreadablePayload(f"monitor {monitor_id}: {NO_SERVICE}")
+        quiet = ", but muted, a draft or told to keep quiet" if monitor.overall_state in TRANSITION else ""
+        return Parsed(note=f"monitor {monitor_id} is {text_of(monitor.overall_state)} at Datadog{quiet}: nothing to do")
+
+    async def missed(self, directory: Directory) -> Parsed | None:
+        """What alerts at Datadog now. Raises IntakeError; see app.intake.base.Sender."""
+        if self._monitors is None:
+            return None
+        alerts: list[Alert] = []
+        without_service = 0
+        async for monitor in self._monitors.all():
+            found, unknown = alerts_of(monitor, directory, self._monitors.ui)
+            alerts += found
+            without_service += len(unknown)
+        notes = []
+        if without_service:
+            notes.append(f"{without_service} groups of monitors left out: {NO_SERVICE}")
+        if len(alerts) > MOST_ALERTS:
+            notes.append(f"{len(alerts)} groups alert; the {MOST_ALERTS} that began last are taken")
+            alerts = sorted(alerts, key=lambda alert: alert.occurred_at)[-MOST_ALERTS:]
+        return Parsed(alerts=tuple(alerts), note="; ".join(notes))
+
+    async def aclose(self) -> None:
+        """See app.intake.base.Sender."""
+        if self._monitors:
+            await self._monitors.aclose()
+
+
+Payload = Mapping[str, JsonValue]
+
+
+def _payload(incoming: Incoming) -> Payload:
+    """Of a webhook with or without «Encode as form», which sends ``payload=<JSON>``."""
+    body = incoming.body
+    if incoming.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+        try:
+            body = parse_qs(body.decode(), max_num_fields=100)["payload"][0].encode("utf-8", "replace")
+        except (KeyError, ValueError):
+            raise UnreadablePayload("the form has no field `payload`") from None
+    return json_object(body)
+
+
+def delivery_key(payload: Payload) -> str | None:
     """The same for every re-send of one delivery; Datadog sends no id of its own for it.
 
     None where the payload has neither event nor time: two such alerts look alike however far apart they are.
-    Raises UnreadablePayload.
     """
-    p = _payload(body)
-    event, updated = _get(p, "event_id") or _get(p, "id"), _get(p, "last_updated") or _get(p, "date")
+    event = _get(payload, "event_id") or _get(payload, "id")
+    updated = _get(payload, "last_updated") or _get(payload, "date")
     if not (event or updated):
         return None
-    parts = (_org(p), event, _get(p, "transition") or _get(p, "title"), updated)
-    return f"{SENDER}:{sha256('|'.join(parts).encode()).hexdigest()}"
+    said = _get(payload, "transition") or _get(payload, "title")
+    return f"{NAME}:{digest_key(_org(payload), event, said, updated)}"
 
 
-def parse(body: bytes, known_services: Sequence[str] = ()) -> Alert:
-    """One alert. ``known_services`` helps where the payload names the service in its text only.
-
-    Raises UnreadablePayload.
-    """
-    p = _payload(body)
+def _alert(p: Payload, directory: Directory) -> Alert:
     title = _get(p, "title") or _get(p, "alert_title")
     if not title:
         raise UnreadablePayload("the payload has no title")
     prefix = TITLE_PREFIX.match(title)
-    tags = _tags(p, (prefix["scope"] or "") if prefix else "")
+    tags = tags_of(_get(p, "tags"))
+    scope = tags_of(_get(p, "scope")) or tags_of((prefix["scope"] or "") if prefix else "")
+    resources = dict(scope)
+    resources.update((k, tags[k]) for k in ("host", "container_id", "pod_name") if k in tags)
+    if host := _get(p, "hostname"):
+        resources.setdefault("host", host)
     text = _get(p, "message") or _get(p, "body")
-    service = _get(p, "service") or tags.get("service", "") or _named_in(f"{title} {text}", known_services)
+    service = directory.service_for(
+        _get(p, "service") or tags.get("service", "") or scope.get("service", ""), resources, f"{title} {text}"
+    )
     if not service:
-        raise UnreadablePayload("no service: the payload has no service tag, and names none of the catalogue's")
+        raise UnreadablePayload(NO_SERVICE)
     transition = _get(p, "transition") or (prefix["transition"] if prefix else "")
     monitor = _get(p, "monitor_id") or next(iter(MONITOR_LINK.findall(text)), "")
-    group = ",".join(f"{k}:{v}" for k, v in sorted(tags.items()))
-    cycle = _get(p, "cycle_key") or _get(p, "aggreg_key") or f"{monitor}|{group}|{service}"
+    group = scope_key(scope) or service
+    rule = rule_of(monitor) if monitor else ""
+    cycle = _get(p, "cycle_key") or _get(p, "aggreg_key") or f"{monitor}|{group}"
     return Alert(
-        source=SENDER,
+        source=NAME,
+        rule=rule,
         title=(title[prefix.end() :] if prefix else title)[:500],
         severity=_severity(p, transition),
         service=service[:200],
-        occurred_at=_date(p),
-        fingerprint=f"{SENDER}:{_org(p)}:{monitor}:{service}",
-        cycle_key=f"{SENDER}:{_org(p)[:100]}:{_indexable(cycle)}",
+        environment=_get(p, "env") or tags.get("env", ""),
+        resources=bounded(resources),
+        occurred_at=believable((_moment(p, "date"), _moment(p, "last_updated"))),
+        changed_at=believable((_moment(p, "last_updated"), _moment(p, "date"))),
+        fingerprint=indexable(
+            f"{rule}:{group}" if monitor else f"{NAME}:{title[prefix.end() if prefix else 0 :]}:{group}"
+        ),
+        cycle_key=f"{NAME}:{_org(p)[:100]}:{indexable(cycle)}",
         transition=_transition(transition),
         url=_get(p, "link") or None,
         text=text[:4000],
     )
 
 
-def _payload(body: bytes) -> dict[str, Any]:
-    try:
-        payload = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise UnreadablePayload(f"not JSON: {error}") from None
-    if not isinstance(payload, dict):
-        raise UnreadablePayload("the JSON is not an object")
-    return payload
-
-
-def _get(payload: Mapping[str, Any], key: str) -> str:
+def _get(payload: Payload, key: str) -> str:
     """A value as text; Datadog leaves an unset variable as its own name."""
-    value = payload.get(key)
-    text = str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
-    # Postgres stores neither NUL nor half a surrogate pair.
-    return "" if UNSET.match(text) else text.replace("\x00", "").encode("utf-8", "replace").decode()
+    text = text_of(payload.get(key))
+    return "" if UNSET.match(text) else text
 
 
-def _org(payload: Mapping[str, Any]) -> str:
+def _org(payload: Payload) -> str:
     org = payload.get("org")
     return _get(org, "id") if isinstance(org, dict) else ""
 
 
-def _tags(payload: Mapping[str, Any], title_scope: str) -> dict[str, str]:
-    """``k:v`` pairs of tags, scope and title; bare words such as ``monitor`` are legal and say nothing here."""
-    tags: dict[str, str] = {}
-    for text in (title_scope, _get(payload, "scope"), _get(payload, "tags")):
-        for tag in text.split(","):
-            key, colon, value = tag.strip().partition(":")
-            if colon and value:
-                tags.setdefault(key, value)
-    return tags
-
-
-def _named_in(text: str, known_services: Sequence[str]) -> str:
-    """The longest catalogue name that stands in the text as a word of its own."""
-    named = [s for s in known_services if re.search(rf"(?<![\w-]){re.escape(s)}(?![\w-])", text)]
-    return max(named, key=lambda name: (len(name), name), default="")
-
-
-def _indexable(key: str) -> str:
-    """Postgres indexes no text of some kilobytes: a long list of tags is replaced by its hash."""
-    return key if len(key) <= 200 else sha256(key.encode()).hexdigest()
-
-
-def _transition(text: str) -> Any:  # one of Alert.transition's values
+def _transition(text: str) -> Transition:
     lowered = text.lower()
     if "recovered" in lowered:
         return "resolved"
@@ -136,7 +285,7 @@ def _transition(text: str) -> Any:  # one of Alert.transition's values
     return "firing"
 
 
-def _severity(payload: Mapping[str, Any], transition: str) -> Severity:
+def _severity(payload: Payload, transition: str) -> Severity:
     if "warn" in transition.lower():
         return "warning"
     if priority := PRIORITY.get(_get(payload, "priority")):
@@ -144,15 +293,10 @@ def _severity(payload: Mapping[str, Any], transition: str) -> Severity:
     return ALERT_TYPE.get(_get(payload, "alert_type"), "critical")
 
 
-def _date(payload: Mapping[str, Any]) -> datetime:
-    """Epoch seconds or milliseconds, as Datadog mixes them; now, where what it says cannot be true."""
-    now = datetime.now(UTC)
-    for key in ("date", "last_updated"):
-        try:
-            number = float(_get(payload, key))
-            moment = datetime.fromtimestamp(number / 1000 if number > 1e11 else number, UTC)
-        except (ValueError, OverflowError, OSError):
-            continue
-        if now - OLDEST < moment < now + timedelta(days=1):
-            return moment
-    return now
+def _moment(payload: Payload, key: str) -> datetime | None:
+    """Epoch seconds or milliseconds, as Datadog mixes them."""
+    try:
+        number = float(_get(payload, key))
+        return datetime.fromtimestamp(number / 1000 if number > 1e11 else number, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None

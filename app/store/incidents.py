@@ -9,53 +9,13 @@ from psycopg.types.json import Jsonb
 from pydantic import JsonValue
 
 from app.db import Connection, Row
-from graph.state import Alert, Decision
+from graph.state import Decision
 
 CLOSED = ("resolved", "closed", "needs_attention")
 SUMMARY = (
     "id, service, title, severity, source, environment, occurred_at, status, status_reason, round,"
-    " opened_by, opened_at, updated_at, closed_at"
+    " opened_by, opened_at, updated_at, closed_at, flaps, follows, admitted_at, held_until"
 )
-
-
-async def insert(
-    connection: Connection,
-    incident_id: str,
-    alert: Alert,
-    *,
-    environment: str,
-    opened_by: str,
-    idempotency_key: str | None = None,
-) -> bool:
-    """A new incident; False if its alert cycle, or its idempotency key, has one already."""
-    row = await _one(
-        connection,
-        """insert into incident (id, service, title, severity, source, environment, occurred_at, cycle_key,
-               idempotency_key, alert, opened_by)
-           values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) on conflict do nothing returning id""",
-        incident_id,
-        alert.service,
-        alert.title,
-        alert.severity,
-        alert.source,
-        environment,
-        alert.occurred_at,
-        alert.cycle_key,
-        idempotency_key,
-        Jsonb(alert.model_dump(mode="json")),
-        opened_by,
-    )
-    return row is not None
-
-
-async def by_idempotency_key(connection: Connection, key: str) -> Row | None:
-    """The incident that was opened with this key."""
-    return await _one(connection, "select * from incident where idempotency_key = %s", key)
-
-
-async def open_by_cycle(connection: Connection, cycle_key: str) -> Row | None:
-    """The open incident of an alert cycle."""
-    return await _one(connection, "select * from incident where cycle_key = %s and closed_at is null", cycle_key)
 
 
 async def get(connection: Connection, incident_id: str) -> Row | None:
@@ -138,6 +98,15 @@ async def set_status(
     return row is not None
 
 
+async def begin(connection: Connection, incident_id: str) -> None:
+    """Let an incident's investigation in that waits."""
+    await connection.execute(
+        """update incident set admitted_at = clock_timestamp(), held_by = null, held_until = null, status_reason = '',
+               updated_at = clock_timestamp() where id = %s""",
+        (incident_id,),
+    )
+
+
 async def count_failure(connection: Connection, incident_id: str) -> int:
     """One more failed attempt since the last decision was awaited; how many there were."""
     row = await _one(
@@ -177,13 +146,14 @@ async def events(connection: Connection, incident_id: str, after: int = 0, limit
     )
 
 
-async def alerts(connection: Connection, incident_id: str) -> list[Row]:
-    """All alerts of an incident, oldest first."""
+async def alerts(connection: Connection, incident_id: str, limit: int = 500) -> list[Row]:
+    """The first alerts of an incident, oldest first; ``store.alerts.page`` has all of them."""
     return await _all(
         connection,
-        """select id, transition, merge_reason, received_at, body from alert where incident_id = %s
-           order by received_at""",
+        """select id, transition, merge_reason, score, received_at, body from alert where incident_id = %s
+           order by received_at limit %s""",
         incident_id,
+        limit,
     )
 
 
@@ -263,6 +233,13 @@ async def executions(connection: Connection, incident_id: str) -> list[Row]:
 async def count_by_status(connection: Connection) -> Sequence[Row]:
     """How many incidents are in which status."""
     return await _all(connection, "select status, count(*) as incidents from incident group by status")
+
+
+async def count_waiting(connection: Connection) -> int:
+    """Open incidents whose investigation has not begun."""
+    query = "select count(*) as n from incident where closed_at is null and admitted_at is null"
+    row = await _one(connection, query)
+    return int(row["n"]) if row else 0
 
 
 async def _one(connection: Connection, query: str, *values: object) -> Row | None:

@@ -31,7 +31,8 @@ async def forgotten(connection: Connection, after_s: float) -> list[str]:
     rows = await (
         await connection.execute(
             """select i.id from incident i
-               where i.closed_at is null and i.updated_at < clock_timestamp() - make_interval(secs => %s)
+               where i.closed_at is null and i.admitted_at is not null
+                 and i.updated_at < clock_timestamp() - make_interval(secs => %s)
                  and (i.status <> 'awaiting_decision' or exists (
                      select 1 from decision d where d.incident_id = i.id and d.plan_revision = i.plan_revision))
                  and not exists (

@@ -9,6 +9,7 @@ from psycopg.errors import UniqueViolation
 from psycopg.types.json import Jsonb
 
 from app.db import Connection, Pool, Row, transaction
+from app.store.alerts import save_edges
 from collectors.base import Telemetry
 from executors.base import Refused
 from graph.deps import Claim, ClaimedStep, ResourceBusy, StepKey
@@ -154,7 +155,9 @@ class PostgresSnapshots:
     async def put(self, incident_id: str, round_: int, telemetry: Telemetry) -> str:
         """See graph.deps.Snapshots."""
         digest, body = await asyncio.to_thread(_packed, telemetry)
-        async with self.pool.connection() as connection:
+        async with transaction(self.pool) as connection:
+            if telemetry.edges:  # what traces show of the topology, the next alert is correlated by
+                await save_edges(connection, ((e.caller, e.callee) for e in telemetry.edges))
             row = await (
                 await connection.execute(
                     """insert into snapshot (incident_id, round, source, sha256, body) values (%s, %s, %s, %s, %s)

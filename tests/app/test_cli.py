@@ -58,7 +58,7 @@ def test_help_names_the_commands() -> None:
         ({"AUTOPILOT_EXECUTORS": "rehearsal,ecs", "AUTOPILOT_ECS_REGION": "eu-west-1"}, "two executors bring"),
         ({"AUTOPILOT_CONFIG": "nowhere.yaml"}, "nowhere.yaml: there is no such file"),
         ({"AUTOPILOT_CLOCK": "noon"}, "'noon' is no clock"),
-        ({"AUTOPILOT_DATADOG_WEBHOOK_TOKENS": "short"}, "AUTOPILOT_DATADOG_WEBHOOK_TOKENS: a webhook token is shorter"),
+        ({"AUTOPILOT_DATADOG_WEBHOOK_TOKENS": "short"}, "AUTOPILOT_DATADOG_WEBHOOK_TOKENS: a secret is shorter"),
         ({"AUTOPILOT_WORKER_CONCURRENCY": "many"}, "AUTOPILOT_WORKER_CONCURRENCY"),
         (
             {"AUTOPILOT_LOG_LEVEL": "verbose"},

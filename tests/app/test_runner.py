@@ -13,14 +13,18 @@ from psycopg.errors import ForeignKeyViolation, RaiseException
 
 from app.clock import SystemClock
 from app.db import Pool, create_pool, transaction
-from app.incidents import Desk, decide, open_by_hand
+from app.desk import Desk
+from app.incidents import decide, open_by_hand
+from app.intake.base import Directory
 from app.jobs import MAX_FAILURES, register_jobs, run_worker, sweep
 from app.queue import create_queue
+from app.reception import Reception
 from app.runner import Busy, Runner
 from app.security import Caller
 from app.settings import Settings
 from app.store import incidents
 from app.store.ledger import PostgresLedger, PostgresSnapshots
+from app.wiring import Product
 from graph.catalogue import Catalogue, Service
 from graph.deps import Claim, Deps, ResourceBusy, StepKey
 from graph.flow import NODES, Node
@@ -38,6 +42,14 @@ class Office:
     queue: procrastinate.App
     desk: Desk
     deps: Deps
+
+    @property
+    def product(self) -> Product:
+        """What a worker needs."""
+        d = self.desk
+        return Product(
+            d.settings, SystemClock(), self.pool, self.queue, d, self.deps, {}, Directory(d.catalogue), Reception(d)
+        )
 
     async def open(self, key: str = "c") -> str:
         """A new incident."""
@@ -65,8 +77,8 @@ class Office:
     async def working(self, runner: Runner) -> AsyncIterator[None]:
         """A worker in the background."""
         stop = asyncio.Event()
-        register_jobs(self.queue, runner)
-        task = asyncio.create_task(run_worker(self.queue, runner, stop, concurrency=2, stalled_after_s=2))
+        register_jobs(self.product, runner)
+        task = asyncio.create_task(run_worker(self.product, runner, stop))
         try:
             yield
         finally:
@@ -96,7 +108,8 @@ async def office(database_url: str) -> AsyncIterator[Office]:
             ledger=PostgresLedger(pool),
             clock=clock,
         )
-        yield Office(pool, queue, Desk(pool, queue, catalogue, clock, Settings()), deps)
+        settings = Settings(worker_concurrency=2, stalled_after_s=2)
+        yield Office(pool, queue, Desk(pool, queue, catalogue, clock, settings), deps)
 
 
 def failing(error: Exception) -> dict[str, Node]:
@@ -237,6 +250,9 @@ async def test_the_sweep_finds_an_incident_that_lost_its_job(office: Office) -> 
     async with office.working(runner):
         await sweep(office.queue, runner, 2, forgotten_after_s=0)
         await office.await_status(incident, "awaiting_decision")
+        async with asyncio.timeout(30):
+            while await office.execute("select 1 from procrastinate_jobs"):  # noqa: ASYNC110  its end is recorded
+                await asyncio.sleep(0.05)
         await sweep(office.queue, runner, 2, forgotten_after_s=0)
     assert await office.execute("select 1 from procrastinate_jobs where status = 'todo'") == []
 

@@ -16,10 +16,11 @@ import uvicorn
 
 from app.api.access import SESSION_COOKIE
 from app.db import Pool, create_pool, transaction
+from app.intake.triage import Case
 from app.main import create_app
 from app.security import Role, issue
 from app.settings import Settings
-from app.store import incidents
+from app.store import alerts, incidents
 from graph.state import ActionOption, Alert, Plan, PlanStep
 from tests.processes import wait_until
 
@@ -67,7 +68,8 @@ class Console:
             cycle_key=incident_id,
         )
         async with transaction(self.pool) as connection:
-            await incidents.insert(connection, incident_id, alert, environment="production", opened_by="datadog")
+            opened = Case(incident_id, "received", "critical", alert=alert)
+            await alerts.insert_incidents(connection, [opened], "production")
             await incidents.save_analysis(connection, incident_id, 1, plan=PLAN.model_dump(mode="json"))
             await incidents.set_status(
                 connection, incident_id, "awaiting_decision", round_=1, plan_revision=PLAN.revision

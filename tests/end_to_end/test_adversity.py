@@ -98,10 +98,15 @@ def test_an_idempotency_key_opens_one_incident(api: tuple[World, httpx.Client]) 
     assert len({a.json()["incident_id"] for a in answers}) == 1
 
 
+def elsewhere(service: str) -> dict[str, object]:
+    """An alert that has nothing to do with the others."""
+    return {"service": service, "scope": f"service:{service}", "monitor_id": "77", "cycle_key": service}
+
+
 def test_paging_walks_over_every_incident_once(api: tuple[World, httpx.Client]) -> None:
     world, client = api
     for number in range(7):
-        world.send_alert(client, event_id=str(number), cycle_key=str(number))
+        world.send_alert(client, event_id=str(number), **elsewhere(f"checkout-{number}"))
     seen, cursor = [], ""
     while True:
         page = client.get("/incidents", params={"limit": 3} | ({"cursor": cursor} if cursor else {})).json()
@@ -126,7 +131,7 @@ def test_postgres_away_for_five_seconds(worlds: Worlds, own_postgres: EmbeddedPo
 
     own_postgres.stop()
     stopped = time.monotonic()
-    refused = world.send_alert(client, event_id="while it was away", cycle_key="other")
+    refused = world.send_alert(client, event_id="while it was away", **elsewhere("reporting"))
     assert refused.status_code == 503
     assert refused.headers["Retry-After"]
     assert refused.headers["content-type"] == "application/problem+json"
@@ -134,7 +139,7 @@ def test_postgres_away_for_five_seconds(worlds: Worlds, own_postgres: EmbeddedPo
     own_postgres.start()
 
     def taken() -> bool:
-        return world.send_alert(client, event_id="while it was away", cycle_key="other").status_code == 202
+        return world.send_alert(client, event_id="while it was away", **elsewhere("reporting")).status_code == 202
 
     processes.wait_until(taken, "the sender's retry to be taken", 20)
     world.await_status(client, incident, "awaiting_decision")

@@ -70,8 +70,8 @@ def run_dying_worker(database_url: str, point: str, reads: str) -> None:
         async with assembled(settings, database_url) as product:
             deps = _mortal(product.deps, point, Path(reads))
             runner = Runner(product.pool, deps, _mortal_nodes(point))
-            register_jobs(product.queue, runner)
-            await run_worker(product.queue, runner, stop, concurrency=2, stalled_after_s=settings.stalled_after_s)
+            register_jobs(product, runner)
+            await run_worker(product, runner, stop)
 
     asyncio.run(until_told())
 

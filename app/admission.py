@@ -1,0 +1,112 @@
+"""Which investigations may run now. The rest wait, the most urgent first, and say why."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import procrastinate
+
+from app.db import Connection, Row
+from app.queue import enqueue_advance_all
+from app.settings import Settings
+from app.store import admission, alerts, incidents, silences
+from executors.base import Clock
+
+WORTH_TELLING_S = 5.0
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much may be investigated. Each limit has its setting."""
+
+    at_once: int
+    per_service_hour: int
+    dollars_per_day: float | None
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Budget":
+        """As the settings say."""
+        return cls(
+            settings.investigations_at_once,
+            settings.investigations_per_service_hour,
+            settings.investigation_dollars_per_day,
+        )
+
+    @property
+    def reasons(self) -> tuple[str, str]:
+        """Why an incident waits: after the name of a service that had its share; and where all places are taken."""
+        return (
+            f" had {self.per_service_hour} investigations within an hour"
+            " (AUTOPILOT_INVESTIGATIONS_PER_SERVICE_HOUR): this one waits",
+            f"waits: {self.at_once} investigations run at once (AUTOPILOT_INVESTIGATIONS_AT_ONCE)",
+        )
+
+
+async def admit(
+    connection: Connection,
+    queue: procrastinate.App,
+    clock: Clock,
+    budget: Budget,
+    *,
+    state: admission.State | None = None,
+    opened: Sequence[str] | None = None,
+) -> list[str]:
+    """Start what the budget allows, in the caller's transaction; the ids that were started.
+
+    Others that do the same wait for this transaction: two at once would spend the budget twice. ``state`` if it was
+    read already; ``opened`` if only these may have to be told why they wait.
+    """
+    now = clock.now()
+    if state is None:
+        await alerts.take_turns(connection)
+        state = await admission.state(connection, now, budget.at_once)
+    if state.silences:
+        await silences.settle(connection, now)
+    if reason := _money_is_spent(state, budget):
+        await admission.say_to_all(connection, now, reason)
+        return []
+    started: list[str] = []
+    if state.running < budget.at_once:
+        rows = await _fill(connection, now, budget.at_once - state.running, budget.per_service_hour)
+        started = [row["id"] for row in rows]
+        if started:
+            await enqueue_advance_all(queue, connection, started)
+            await _tell_waited(connection, rows, now)
+    left = opened if opened is None else sorted(set(opened) - set(started))
+    if left is None or left:
+        await admission.say_why(connection, now, budget.per_service_hour, *budget.reasons, left)
+    return started
+
+
+async def _fill(connection: Connection, now: datetime, places: int, per_service_hour: int) -> list[Row]:
+    """Round after round: in one, a single service may stand in all the places and have a share of only some."""
+    started: list[Row] = []
+    while places > len(started):
+        rows = await admission.admit(connection, now, places - len(started), per_service_hour)
+        if not rows:
+            break
+        started += rows
+    return started
+
+
+def _money_is_spent(state: admission.State, budget: Budget) -> str:
+    if budget.dollars_per_day is None or float(state.dollars) < budget.dollars_per_day:
+        return ""
+    return (
+        f"waits until 00:00 UTC: {state.dollars:.2f} of {budget.dollars_per_day:.2f} dollars a day are spent on the"
+        " model (AUTOPILOT_INVESTIGATION_DOLLARS_PER_DAY)"
+    )
+
+
+async def _tell_waited(connection: Connection, started: list[Row], now: datetime) -> None:
+    for row in started:
+        waited = datetime.now(UTC) - row["opened_at"]
+        if waited > timedelta(seconds=WORTH_TELLING_S):
+            await incidents.add_event(
+                connection,
+                row["id"],
+                "admitted",
+                now,
+                "admitted",
+                f"The investigation begins, after {waited.total_seconds():.0f} s of waiting",
+            )

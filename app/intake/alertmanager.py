@@ -1,0 +1,74 @@
+"""Prometheus Alertmanager's webhook, version 4: one POST is a group of firing and resolved alerts."""
+
+from pydantic import Field, JsonValue
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.catalogue import AutopilotYaml
+from app.clock import Clock
+from app.intake._alert_groups import alert_of, delivery_key, members, readable
+from app.intake.base import (
+    Directory,
+    Incoming,
+    Parsed,
+    Secrets,
+    Sender,
+    UnreadablePayload,
+    json_object,
+    require_token,
+    text_of,
+)
+
+NAME = "alertmanager"
+
+
+class Settings(BaseSettings):
+    """``AUTOPILOT_ALERTMANAGER_<NAME>``."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="AUTOPILOT_ALERTMANAGER_",
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+    )
+
+    tokens: Secrets = Field(
+        default=(), description="Bearer tokens or Basic passwords of its `http_config`; two while you rotate"
+    )
+
+
+def create(clock: Clock, config: AutopilotYaml) -> "Alertmanager":
+    """The sender."""
+    return Alertmanager(Settings())
+
+
+class Alertmanager(Sender):
+    """``app.intake.base.Sender``. Alertmanager signs nothing: a shared secret is all there is."""
+
+    name = NAME
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    async def verify(self, incoming: Incoming) -> None:
+        """See app.intake.base.Sender."""
+        require_token(incoming.headers, self.settings.tokens, "AUTOPILOT_ALERTMANAGER_TOKENS")
+
+    def parse(self, incoming: Incoming, directory: Directory) -> Parsed:
+        """See app.intake.base.Sender."""
+        payload = json_object(incoming.body)
+        group = members(payload)
+        if group is None:
+            raise UnreadablePayload("the payload has no list `alerts`; is this Alertmanager's webhook of version 4?")
+        alerts, note = readable(group, lambda member: alert_of(member, NAME, NAME, directory))
+        return Parsed(
+            alerts=alerts,
+            delivery_key=delivery_key(NAME, payload, group),
+            note="; ".join(filter(None, (note, truncated(payload)))),
+        )
+
+
+def truncated(payload: dict[str, JsonValue]) -> str:
+    """A note on the alerts that Alertmanager itself did not send, for its setting ``max_alerts``."""
+    left_out = text_of(payload.get("truncatedAlerts"))
+    return "" if left_out in ("", "0") else f"Alertmanager left out {left_out[:20]} alerts (max_alerts)"

@@ -1,0 +1,337 @@
+"""Slack: alerts that apps post in a channel, ``/rca`` and mentions by people, and clicks on our buttons.
+
+What stands in a message is a hint and never an alert: the monitor or alarm it names is read at its source first.
+"""
+
+import difflib
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Annotated
+from urllib.parse import parse_qsl
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, Field, JsonValue
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from slack_sdk.signature import Clock as WallClock
+from slack_sdk.signature import SignatureVerifier
+
+from app.catalogue import AutopilotYaml
+from app.clock import Clock
+from app.intake._slack_text import Message, alarms, escaped, moment_of, monitor_ids, spoken
+from app.intake.base import (
+    OLDEST,
+    CommaList,
+    Directory,
+    Headers,
+    Incoming,
+    Job,
+    Parsed,
+    Secrets,
+    Sender,
+    Unauthentic,
+    UnreadablePayload,
+    digest_key,
+    indexable,
+    json_object,
+    text_of,
+)
+from graph.state import Alert
+
+NAME = "slack"
+EVERYONE = "*"
+NEW_MESSAGE = ("", "bot_message", "file_share", "thread_broadcast")  # every other subtype edits or announces something
+TIMESTAMP = re.compile(r"[0-9]{1,12}")
+KOREAN = re.compile(r"[가-힣]")
+HELP = ("", "help", "?", "도움말")
+
+log = logging.getLogger(__name__)
+Payload = Mapping[str, JsonValue]
+
+
+def _known_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise ValueError("no such time zone; write an IANA name such as Asia/Seoul or UTC") from None
+    return name
+
+
+class Settings(BaseSettings):
+    """``AUTOPILOT_SLACK_<NAME>``."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="AUTOPILOT_SLACK_",
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+    )
+
+    signing_secrets: Secrets = Field(
+        default=(), description="The Slack app's signing secret, under «Basic Information»; two while you rotate"
+    )
+    app_id: str = Field(default="", description="The Slack app's own id (A…): its own messages are ignored")
+    responders: CommaList = Field(
+        default=(),
+        description="Slack user ids (U…) who may start an investigation by /rca or a mention; * is everyone",
+    )
+    timezone: Annotated[str, AfterValidator(_known_zone)] = Field(
+        default="UTC", description="IANA name of the zone in which people write 09:15, e.g. Asia/Seoul"
+    )
+
+
+def create(clock: Clock, config: AutopilotYaml) -> "Slack":
+    """The sender."""
+    return Slack(Settings(), clock)
+
+
+class Slack(Sender):
+    """``app.intake.base.Sender``. Parts: ``events``, ``actions`` (interactivity) and ``commands`` (slash commands)."""
+
+    name = NAME
+
+    def __init__(self, settings: Settings, clock: Clock, wall: WallClock | None = None) -> None:
+        """``clock`` is the operated world's; ``wall`` is Slack's, which signs with the real time."""
+        self.settings, self.clock, self.zone = settings, clock, ZoneInfo(settings.timezone)
+        wall = wall or WallClock()
+        self._verifiers = [SignatureVerifier(s.get_secret_value(), wall) for s in settings.signing_secrets]
+
+    async def verify(self, incoming: Incoming) -> None:
+        """See app.intake.base.Sender."""
+        if not self._verifiers:
+            raise Unauthentic("This sender is turned off: AUTOPILOT_SLACK_SIGNING_SECRETS is not set.")
+        timestamp, signature = _signed(incoming.headers)
+        try:
+            matches = [v.is_valid(incoming.body, timestamp, signature) for v in self._verifiers]
+        except UnicodeDecodeError:
+            raise Unauthentic("The body is not UTF-8, as all that Slack sends is.") from None
+        if not any(matches):
+            raise Unauthentic(
+                "X-Slack-Signature fits none of AUTOPILOT_SLACK_SIGNING_SECRETS, or was made over five minutes ago:"
+                " compare the secret with the Slack app's, and the time of this machine."
+            )
+
+    def parse(self, incoming: Incoming, directory: Directory) -> Parsed:
+        """See app.intake.base.Sender."""
+        match incoming.part:
+            case "events":
+                return self._callback(json_object(incoming.body), directory)
+            case "commands":
+                return self._command(_form(incoming.body), directory)
+            case "actions":
+                return _action(_form(incoming.body))
+        raise UnreadablePayload(f"Slack sends nothing to {incoming.part!r}: use events, actions or commands")
+
+    # --- events ---
+
+    def _callback(self, payload: Payload, directory: Directory) -> Parsed:
+        kind = text_of(payload.get("type"))
+        if kind == "url_verification":
+            return Parsed(answer={"challenge": text_of(payload.get("challenge"))}, note="Slack checked this address")
+        if kind == "app_rate_limited":
+            log.warning("Slack drops events of workspace %s: over 30,000 in an hour", text_of(payload.get("team_id")))
+            return Parsed(note="Slack sends too many events and dropped some: subscribe to fewer channels")
+        event = payload.get("event")
+        if kind != "event_callback" or not isinstance(event, dict):
+            return Parsed(note="not an event")
+        found = self._event(event, text_of(payload.get("api_app_id")), directory)
+        event_id = text_of(payload.get("event_id"))
+        return _keyed(found, f"{NAME}:{indexable(event_id)}" if event_id else None)
+
+    def _event(self, event: Message, receiver: str, directory: Directory) -> Parsed:
+        kind, app = text_of(event.get("type")), _app(event)
+        if kind not in ("message", "app_mention"):
+            return Parsed(note="not a message")
+        if app and app in (receiver, self.settings.app_id):
+            return Parsed(note="our own message")
+        if text_of(event.get("subtype")) not in NEW_MESSAGE or event.get("edited"):
+            return Parsed(note="not a new message")
+        if app or event.get("bot_id") or event.get("subtype") == "bot_message":
+            return _announced(event)
+        if kind == "app_mention":
+            said = _without_command(spoken(event.get("text")))
+            return self._investigation(said, text_of(event.get("user")), "", directory)
+        return Parsed(private=True, note="a person's message")
+
+    # --- what people ask for ---
+
+    def _command(self, form: Mapping[str, str], directory: Directory) -> Parsed:
+        said, user = spoken(form.get("text")), text_of(form.get("user_id"))
+        found = self._investigation(said, user, text_of(form.get("user_name")), directory)
+        trigger = text_of(form.get("trigger_id"))
+        answer = None if found.alerts else {"response_type": "ephemeral", "text": found.note}
+        return _keyed(found, f"{NAME}:command:{indexable(trigger)}" if trigger else None, answer)
+
+    def _investigation(self, said: str, user: str, name: str, directory: Directory) -> Parsed:
+        """One alert, or no alert and a note for the person on what to write instead."""
+        if said.lower() in HELP:
+            return Parsed(note=self._usage(said))
+        if not self._may_start(user):
+            return Parsed(note=_not_a_responder(said, user))
+        services = directory.catalogue.services
+        service = _service_in(said, services)
+        if not service:
+            return Parsed(note=_unknown_service(said, services))
+        now = self.clock.now().replace(microsecond=0)
+        moment = moment_of(" ".join(said.split()[len(service.split()) :]), now, self.zone)
+        if complaint := self._complaint(said, moment, now):
+            return Parsed(note=complaint)
+        assert moment is not None
+        return Parsed(
+            alerts=(_alert(service, moment),),
+            asked_by=f"{NAME}:{(name or user)[:100]}",
+            note=f"{service}, {moment.astimezone(self.zone):%Y-%m-%d %H:%M:%S %Z}",
+        )
+
+    def _may_start(self, user: str) -> bool:
+        return EVERYONE in self.settings.responders or (bool(user) and user in self.settings.responders)
+
+    def _usage(self, said: str) -> str:
+        zone = self.settings.timezone
+        return _in_their_language(
+            said,
+            f"`/rca SERVICE [TIME]` starts a root-cause analysis. TIME: `09:15` (the last one, {zone}),"
+            " `2024-12-20 09:15`, `2024-12-20T09:15:00Z`, `15m ago`; without it, now.",
+            f"`/rca 서비스 [시각]`으로 원인 분석을 시작합니다. 시각: `09:15`(가장 최근, {zone}),"
+            " `2024-12-20 09:15`, `15분 전`; 생략하면 지금입니다.",
+        )
+
+    def _complaint(self, said: str, moment: datetime | None, now: datetime) -> str:
+        """What is wrong with the time, if anything."""
+        if moment is None:
+            return _in_their_language(
+                said,
+                f"`{_shown(said)}` ends in no time that I can read ({self.settings.timezone}). {self._usage('')}",
+                "시각을 읽을 수 없습니다.",
+            )
+        if moment > now:
+            return _in_their_language(
+                said,
+                f"That time is in the future: it is {now.astimezone(self.zone):%Y-%m-%d %H:%M:%S %Z} now.",
+                "미래의 시각입니다.",
+            )
+        if moment < now - OLDEST:
+            return _in_their_language(
+                said,
+                "That is more than ten years ago: no source keeps telemetry for so long.",
+                "10년보다 오래된 시각입니다.",
+            )
+        return ""
+
+
+def _signed(headers: Headers) -> tuple[str, str]:
+    """Timestamp and signature, such as SignatureVerifier can take. Raises Unauthentic."""
+    timestamp, signature = headers.get("x-slack-request-timestamp", ""), headers.get("x-slack-signature", "")
+    if not TIMESTAMP.fullmatch(timestamp) or not (signature and signature.isascii()):
+        raise Unauthentic("X-Slack-Request-Timestamp or X-Slack-Signature is missing or malformed.")
+    return timestamp, signature
+
+
+def _keyed(parsed: Parsed, key: str | None, answer: Mapping[str, JsonValue] | None = None) -> Parsed:
+    return replace(parsed, delivery_key=key, answer=answer)
+
+
+def _app(event: Message) -> str:
+    """Which app posted it; of a message of before 2020, its profile may know."""
+    profile = event.get("bot_profile")
+    return text_of(event.get("app_id")) or (text_of(profile.get("app_id")) if isinstance(profile, dict) else "")
+
+
+def _announced(message: Message) -> Parsed:
+    """What to read at its source, as an app says that it alerts."""
+    jobs = [Job(sender="datadog", arguments={"monitor_id": monitor}) for monitor in monitor_ids(message)]
+    jobs += [Job(sender="cloudwatch", arguments=alarm) for alarm in alarms(message)]
+    return Parsed(jobs=tuple(jobs), note="" if jobs else "no alert found in it")
+
+
+def _without_command(said: str) -> str:
+    """A mention may repeat the command's name: ``@autopilot rca payment-service``."""
+    first, _, rest = said.partition(" ")
+    return rest if first.lower() in ("rca", "/rca") else said
+
+
+def _service_in(said: str, services: Mapping[str, object]) -> str:
+    """The catalogue's name that the words begin with; phones write its first letter large."""
+    words = said.casefold().split()
+    named = [name for name in services if words[: len(name.split())] == name.casefold().split()]
+    return max(named, key=lambda name: (len(name), said.startswith(name)), default="")
+
+
+def _alert(service: str, moment: datetime) -> Alert:
+    key = indexable(f"{NAME}:{service}:{moment.isoformat()}")
+    return Alert(
+        source=NAME,
+        title=f"{service}: investigation asked for"[:500],
+        service=service,
+        occurred_at=moment,
+        fingerprint=key,
+        cycle_key=key,
+    )
+
+
+def _not_a_responder(said: str, user: str) -> str:
+    return _in_their_language(
+        said,
+        f"You may not start investigations. Have your id {_shown(user)} added to AUTOPILOT_SLACK_RESPONDERS.",
+        f"분석을 시작할 권한이 없습니다. AUTOPILOT_SLACK_RESPONDERS에 {_shown(user)} 추가를 요청하세요.",
+    )
+
+
+def _unknown_service(said: str, services: Mapping[str, object]) -> str:
+    asked = said.partition(" ")[0]
+    folded = {name.casefold(): name for name in sorted(services)}
+    near = [folded[name] for name in difflib.get_close_matches(asked[:80].casefold(), folded, n=5, cutoff=0.5)]
+    names = ", ".join(f"`{_shown(name)}`" for name in near or sorted(services)[:5])
+    known = f"Did you mean {names}?" if near else f"It has {names}." if names else "It is empty."
+    return _in_their_language(
+        said,
+        f"`{_shown(asked)}` is not in the service catalogue (autopilot.yaml). {known}",
+        "서비스 카탈로그(autopilot.yaml)에 없는 이름입니다.",
+    )
+
+
+def _in_their_language(said: str, english: str, korean: str) -> str:
+    return f"{english}\n{korean}" if KOREAN.search(said) else english
+
+
+def _shown(text: str) -> str:
+    return escaped(text[:80])
+
+
+def _form(body: bytes) -> dict[str, str]:
+    """The fields of a form. Raises UnreadablePayload."""
+    try:
+        return dict(parse_qsl(body.decode(), max_num_fields=100))
+    except ValueError:
+        raise UnreadablePayload("the body is not a form") from None
+
+
+# --- clicks ---
+
+
+def _action(form: Mapping[str, str]) -> Parsed:
+    """Kept, with a key for the click; clicks, submitted views and shortcuts alike."""
+    if "payload" not in form:
+        raise UnreadablePayload("the form has no field `payload`")
+    payload = json_object(form["payload"].encode("utf-8", "replace"))
+    return Parsed(delivery_key=_click_key(payload), note="stored")
+
+
+def _click_key(payload: Payload) -> str | None:
+    """Type, workspace, person, moment and message; None where Slack sent no moment."""
+    actions = payload.get("actions")
+    listed = actions if isinstance(actions, list) else []
+    moments = [_inside(action, "action_ts") for action in listed] + [text_of(payload.get("action_ts"))]
+    moment = ",".join(filter(None, moments)) or text_of(payload.get("trigger_id"))
+    if not moment:
+        return None
+    message = _inside(payload.get("container"), "message_ts") or _inside(payload.get("message"), "ts")
+    who = (_inside(payload.get("team"), "id"), _inside(payload.get("user"), "id"))
+    return f"{NAME}:action:{digest_key(text_of(payload.get('type')), *who, moment, message)}"
+
+
+def _inside(value: JsonValue, key: str) -> str:
+    return text_of(value.get(key)) if isinstance(value, dict) else ""

@@ -1,0 +1,116 @@
+"""What waits to be investigated, what runs, and what was spent. Functions never commit."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from app.db import Connection, Row
+
+INVESTIGATING = ("received", "collecting", "analyzing", "planning")
+WAITING = "closed_at is null and admitted_at is null and (held_until is null or held_until <= %(now)s)"
+# As in the index incident_waiting, which keeps those that wait in this order.
+TURN = "asked_by = '', case severity when 'critical' then 1 when 'warning' then 2 else 3 end, opened_at, id"
+
+
+@dataclass(frozen=True)
+class State:
+    """What admission looks at first."""
+
+    running: int  # investigations under way; no more than were asked for are counted
+    silences: bool  # whether any is in force, or holds an incident
+    dollars: Decimal  # spent on the model since midnight UTC
+
+
+async def state(connection: Connection, now: datetime, at_once: int) -> State:
+    """How things stand."""
+    rows = await _all(
+        connection,
+        """select
+            (select count(*) from (
+                select 1 from incident
+                where status = any(%(investigating)s) and closed_at is null and admitted_at is not null
+                limit %(at_once)s) r) as running,
+            exists (select 1 from silence where starts_at <= %(now)s and ends_at > %(now)s)
+                or exists (select 1 from incident where held_by is not null and closed_at is null) as silences,
+            (select coalesce(sum((data->>'dollars')::numeric), 0) from event
+             where kind = 'usage'
+               and recorded_at >= date_trunc('day', clock_timestamp() at time zone 'UTC') at time zone 'UTC') as dollars
+        """,
+        {"investigating": list(INVESTIGATING), "now": now, "at_once": at_once},
+    )
+    return State(**rows[0])
+
+
+async def admit(connection: Connection, now: datetime, places: int, per_service_hour: int) -> list[Row]:
+    """Let so many begin, the most urgent first: those that were let in.
+
+    What a person asked for goes first, and does not count for its service's hour.
+    """
+    return await _all(
+        connection,
+        f"""with begun as materialized (
+               select service, count(*) as n from incident
+               where admitted_at > clock_timestamp() - interval '1 hour' and asked_by = '' group by service),
+           waiting as materialized (
+               select i.id, service, asked_by, severity, opened_at, coalesce(b.n, 0) as n
+               from incident i left join begun b using (service)
+               where {WAITING} and (asked_by <> '' or coalesce(b.n, 0) < %(per_service_hour)s)
+               order by {TURN} limit %(places)s),
+           turns as (
+               select id, asked_by, n,
+                   row_number() over (partition by service, asked_by = '' order by {TURN}) as nth from waiting)
+           update incident i
+           set admitted_at = clock_timestamp(), held_by = null, held_until = null, status_reason = '',
+               updated_at = clock_timestamp()
+           from turns t where i.id = t.id and (t.asked_by <> '' or t.n + t.nth <= %(per_service_hour)s)
+           returning i.id, i.opened_at""",  # noqa: S608  no outside text in it
+        {"now": now, "places": places, "per_service_hour": per_service_hour},
+    )
+
+
+async def say_why(
+    connection: Connection,
+    now: datetime,
+    per_service_hour: int,
+    exhausted: str,
+    crowded: str,
+    incident_ids: Sequence[str] | None,
+) -> None:
+    """Why these wait, or all of them: their service had its hour's share, or all places are taken."""
+    await connection.execute(
+        f"""with waiting as materialized (
+               select id, service, asked_by from incident
+               where {WAITING} and (%(ids)s::text[] is null or id = any(%(ids)s::text[]))),
+           begun as materialized (
+               select service, (select count(*) from incident b where b.service = w.service and b.asked_by = ''
+                                and b.admitted_at > clock_timestamp() - interval '1 hour') as n
+               from (select distinct service from waiting) w),
+           said as (
+               select id, case when asked_by = '' and n >= %(per_service_hour)s then service || %(exhausted)s
+                          else %(crowded)s end as reason
+               from waiting join begun using (service))
+           update incident i set status_reason = said.reason from said
+           where i.id = said.id and i.status_reason <> said.reason""".encode(),  # noqa: S608  the same
+        {
+            "now": now,
+            "ids": incident_ids,
+            "per_service_hour": per_service_hour,
+            "exhausted": exhausted,
+            "crowded": crowded,
+        },
+    )
+
+
+async def say_to_all(connection: Connection, now: datetime, reason: str) -> None:
+    """Why nothing that waits may begin."""
+    await connection.execute(
+        """update incident set status_reason = %s
+           where closed_at is null and admitted_at is null and (held_until is null or held_until <= %s)
+             and status_reason <> %s""",
+        (reason, now, reason),
+    )
+
+
+async def _all(connection: Connection, query: str, values: Mapping[str, object]) -> list[Row]:
+    return await (await connection.execute(query.encode(), values)).fetchall()
