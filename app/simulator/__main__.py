@@ -24,7 +24,7 @@ def main() -> None:
         pass  # simulate the history before anybody can ask
     listener = socket.create_server((options.host, options.port), backlog=128)
     url = f"http://{options.host}:{listener.getsockname()[1]}"
-    config = uvicorn.Config(create_app(shop), log_level="warning", lifespan="off", timeout_graceful_shutdown=2)
+    config = uvicorn.Config(create_app(shop), log_level="warning", lifespan="on", timeout_graceful_shutdown=2)
     _Server(config, url).run(sockets=[listener])
 
 

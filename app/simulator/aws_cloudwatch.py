@@ -19,6 +19,9 @@ Dimensions = frozenset[tuple[str, str]]
 TARGET_PREFIX = "GraniteServiceVersion20100801."
 PAGE = 100_800  # data points per call
 MOST_QUERIES = 500
+ALARM_TICKS = 6  # an alarm looks at one minute
+ALARMING_5XX = 150.0  # a minute
+ALARM_TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:alarms"
 
 
 @dataclass(frozen=True)
@@ -186,7 +189,8 @@ class CloudWatchApi:
 
     def _describe_alarms(self, body: Json, at: float) -> Json:
         request = _DescribeAlarms.model_validate(body)
-        alarms = [_alarm(spec, self._shop.latest(12)) for spec in SERVICES.values() if spec.front]
+        ticks = self._shop.ticks(0.0, at)
+        alarms = [rule.alarm(spec, ticks) for rule in _ALARM_RULES for spec in SERVICES.values() if spec.front]
         chosen = [
             alarm
             for alarm in alarms
@@ -230,39 +234,68 @@ def _statistic(metric: _Metric, stat: str, values: Sequence[float]) -> float:
     return mean * _OF_P95.get(stat, 1.0) if metric.name == "TargetResponseTime" else mean
 
 
-def _alarm(spec: ServiceSpec, ticks: Sequence[Tick]) -> Json:
-    """An alarm on unhealthy hosts, evaluated over one minute."""
-    unhealthy = [float(t.loads[spec.name].running - t.loads[spec.name].healthy) for t in ticks]
-    latest = unhealthy[-6:]
-    alarming = bool(latest) and max(latest) >= 1.0
-    name = f"{spec.name}-unhealthy-hosts"
-    changed = next(
-        (t.at for t, u in zip(reversed(ticks), reversed(unhealthy), strict=True) if (u >= 1.0) != alarming),
-        ticks[0].at if ticks else 0.0,
-    )
-    return {
-        "AlarmName": name,
-        "AlarmArn": f"arn:aws:cloudwatch:{REGION}:{ACCOUNT}:alarm:{name}",
-        "AlarmDescription": f"Hosts of {spec.name} that fail the load balancer's health check",
-        "ActionsEnabled": True,
-        "OKActions": [],
-        "AlarmActions": [],
-        "InsufficientDataActions": [],
-        "StateValue": "ALARM" if alarming else "OK" if latest else "INSUFFICIENT_DATA",
-        "StateReason": f"Threshold {'Crossed' if alarming else 'not crossed'}: 1 datapoint "
-        f"[{max(latest, default=0.0):g}] against 1.0",
-        "StateUpdatedTimestamp": changed,
-        "Namespace": "AWS/ApplicationELB",
-        "MetricName": "UnHealthyHostCount",
-        "Statistic": "Maximum",
-        "Dimensions": [
-            {"Name": "LoadBalancer", "Value": LOAD_BALANCER},
-            {"Name": "TargetGroup", "Value": spec.target_group},
-        ],
-        "Period": 60,
-        "EvaluationPeriods": 1,
-        "DatapointsToAlarm": 1,
-        "Threshold": 1.0,
-        "ComparisonOperator": "GreaterThanOrEqualToThreshold",
-        "TreatMissingData": "missing",
-    }
+@dataclass(frozen=True)
+class _AlarmRule:
+    """An alarm on one metric of a target group, evaluated over one minute."""
+
+    suffix: str
+    description: str
+    metric: _Metric
+    stat: str
+    threshold: float
+
+    def value(self, spec: ServiceSpec, ticks: Sequence[Tick]) -> float:
+        """The statistic of some ticks."""
+        return _statistic(self.metric, self.stat, [self.metric.value(tick.loads[spec.name]) for tick in ticks])
+
+    def alarm(self, spec: ServiceSpec, ticks: Sequence[Tick]) -> Json:
+        """The alarm of one service, as DescribeAlarms shows it; ``ticks`` are all that is remembered."""
+        ends = range(1, len(ticks) + 1)
+        values = [self.value(spec, ticks[max(end - ALARM_TICKS, 0) : end]) for end in ends]
+        alarming = bool(values) and values[-1] >= self.threshold
+        same = next((n for n, v in enumerate(reversed(values)) if (v >= self.threshold) != alarming), len(values))
+        changed = ticks[-same].at + TICK_S if ticks else 0.0
+        name = f"{spec.name}-{self.suffix}"
+        return {
+            "AlarmName": name,
+            "AlarmArn": f"arn:aws:cloudwatch:{REGION}:{ACCOUNT}:alarm:{name}",
+            "AlarmDescription": self.description.format(spec.name),
+            "AlarmConfigurationUpdatedTimestamp": ticks[0].at if ticks else 0.0,
+            "ActionsEnabled": True,
+            "OKActions": [ALARM_TOPIC],
+            "AlarmActions": [ALARM_TOPIC],
+            "InsufficientDataActions": [],
+            "StateValue": "ALARM" if alarming else "OK" if values else "INSUFFICIENT_DATA",
+            "StateReason": f"Threshold {'Crossed' if alarming else 'not crossed'}: 1 datapoint "
+            f"[{values[-1] if values else 0.0:g}] against {self.threshold:g}",
+            "StateUpdatedTimestamp": changed,
+            "StateTransitionedTimestamp": changed,
+            "Namespace": self.metric.namespace,
+            "MetricName": self.metric.name,
+            "Statistic": self.stat,
+            "Dimensions": [
+                {"Name": "LoadBalancer", "Value": LOAD_BALANCER},
+                {"Name": "TargetGroup", "Value": spec.target_group},
+            ],
+            "Period": 60,
+            "EvaluationPeriods": 1,
+            "DatapointsToAlarm": 1,
+            "Threshold": self.threshold,
+            "ComparisonOperator": "GreaterThanOrEqualToThreshold",
+            "TreatMissingData": "missing",
+        }
+
+
+_BY_NAME = {metric.name: metric for metric in _ELB}
+_ALARM_RULES = (
+    _AlarmRule(
+        "unhealthy-hosts",
+        "Hosts of {} that fail the load balancer's health check",
+        _BY_NAME["UnHealthyHostCount"],
+        "Maximum",
+        1.0,
+    ),
+    _AlarmRule(
+        "5xx", "Requests to {} that fail, per minute", _BY_NAME["HTTPCode_Target_5XX_Count"], "Sum", ALARMING_5XX
+    ),
+)

@@ -61,12 +61,25 @@ class Recorded:
     request_id: str
 
 
+@dataclass
+class Delivery:
+    """A webhook's delivery. ``status`` is the last answer's; 0: none came."""
+
+    webhook: str
+    monitor_id: int
+    transition: str
+    scope: str
+    attempts: int = 0
+    status: int = 0
+
+
 class BackDoor:
     """Records mutating requests, and holds or fails calls as asked."""
 
     def __init__(self, shop: Shop) -> None:
         self._shop = shop
         self.recorded: deque[Recorded] = deque(maxlen=KEPT)
+        self.delivered: deque[Delivery] = deque(maxlen=KEPT)
         self._holds: list[Hold] = []
         self._failures: list[Fail] = []
 
@@ -96,6 +109,7 @@ class BackDoor:
         """The HTTP side."""
         router = APIRouter(prefix="/_shop")
         router.add_api_route("/requests", self._requests, methods=["GET"])
+        router.add_api_route("/deliveries", self._deliveries, methods=["GET"])
         router.add_api_route("/state", self._state, methods=["GET"])
         router.add_api_route("/hold", self._add_hold, methods=["POST"], status_code=204)
         router.add_api_route("/fail", self._add_failure, methods=["POST"], status_code=204)
@@ -103,6 +117,9 @@ class BackDoor:
 
     def _requests(self) -> list[Recorded]:
         return list(self.recorded)
+
+    def _deliveries(self) -> list[Delivery]:
+        return list(self.delivered)
 
     def _add_hold(self, hold: Hold) -> None:
         self._holds.append(hold)

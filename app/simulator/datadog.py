@@ -1,4 +1,4 @@
-"""Datadog's read API in front of the shop: logs, metrics, spans, events, dependencies and monitors."""
+"""Datadog's API in front of the shop: logs, metrics, spans, events, dependencies; monitors and webhooks."""
 
 import base64
 import hashlib
@@ -13,16 +13,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.simulator.cluster import Happening
 from app.simulator.datadog_metrics import MetricQuery, evaluate, interval_for, parse_query, unit_of
+from app.simulator.datadog_monitors import MonitorApi, Monitors
+from app.simulator.datadog_notifications import Notification
 from app.simulator.datadog_search import Document, Predicate, Value, parse
+from app.simulator.datadog_webhooks import Webhooks
 from app.simulator.requests import LogRecord, SpanRecord
-from app.simulator.shop import HISTORY_S, Shop, Tick
+from app.simulator.shop import Shop, Tick
 from app.simulator.topology import ENVIRONMENT, SERVICES
 
 Json = dict[str, object]
 Key = Annotated[str, Header()]
 
 SPAN_FINISHES_WITHIN_S = 40.0
-MONITOR_WINDOW_TICKS = 6  # the monitor looks at one minute
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -119,8 +121,8 @@ def _api_key(dd_api_key: Key = "") -> None:
 class DatadogApi:
     """Datadog in front of the shop."""
 
-    def __init__(self, shop: Shop) -> None:
-        self._shop = shop
+    def __init__(self, shop: Shop, monitors: Monitors, webhooks: Webhooks) -> None:
+        self._shop, self._monitors, self._webhooks = shop, monitors, webhooks
 
     def router(self) -> APIRouter:
         """All routes, under ``/api``."""
@@ -133,7 +135,8 @@ class DatadogApi:
         router.add_api_route("/v2/query/timeseries", self._timeseries, methods=["POST"])
         router.add_api_route("/v1/query", self._query, methods=["GET"])
         router.add_api_route("/v1/service_dependencies", self._dependencies, methods=["GET"])
-        router.add_api_route("/v1/monitor/{monitor_id}", self._monitor, methods=["GET"])
+        router.include_router(MonitorApi(self._shop, self._monitors).router())
+        router.include_router(self._webhooks.router())
         outer = APIRouter()
         outer.include_router(router)
         validate = Depends(_api_key)
@@ -194,23 +197,8 @@ class DatadogApi:
 
     def _events(self, start: float, end: float, matches: Predicate) -> list[tuple[float, Json]]:
         told = [_change_event(happening) for happening in self._shop.cluster.happenings]
-        if self._shop.scenario.fires_at.timestamp() < end:
-            told.append(self._alert_event())
+        told += [_alert_event(notification) for notification in self._monitors.notifications(start, end)]
         return [(at, event) for at, event in told if start <= at < end and matches(_event_document(event))]
-
-    def _alert_event(self) -> tuple[float, Json]:
-        scenario, monitor = self._shop.scenario, self._shop.scenario.monitor
-        title = f"[Triggered on {{service:{scenario.service}}}] {monitor.name}"
-        attributes: Json = {
-            "title": title,
-            "monitor_id": monitor.id,
-            "monitor_groups": [f"service:{scenario.service}"],
-            "monitor": {"id": monitor.id, "name": monitor.name, "type": "query alert"},
-            "status": "error",
-            "priority": "normal",
-        }
-        tags = [f"env:{ENVIRONMENT}", f"service:{scenario.service}", "source:alert"]
-        return _event(scenario.fires_at.timestamp(), "alert", scenario.service, monitor.message, tags, attributes)
 
     def _aggregate_logs(self, request: _Aggregate) -> Json:
         matches = _predicate(request.filter.query)
@@ -316,40 +304,6 @@ class DatadogApi:
         if env not in (ENVIRONMENT, "*"):
             return {}
         return {name: {"calls": list(spec.calls)} for name, spec in SERVICES.items()}
-
-    def _monitor(self, monitor_id: int) -> Json:
-        scenario, monitor = self._shop.scenario, self._shop.scenario.monitor
-        if monitor_id != monitor.id:
-            raise HTTPException(404, "Monitor not found")
-        with self._shop.live():
-            ticks = self._shop.latest(MONITOR_WINDOW_TICKS)
-        values = [tick.metrics[scenario.service].get(monitor.metric, {}).get("", 0.0) for tick in ticks]
-        mean = sum(values) / len(values) if values else 0.0
-        state = "Alert" if mean > monitor.threshold else "OK" if values else "No Data"
-        scope = f"service:{scenario.service}"
-        return {
-            "id": monitor.id,
-            "name": monitor.name,
-            "type": "query alert",
-            "query": f"avg(last_1m):avg:{monitor.metric}{{{scope}}} > {monitor.threshold:g}",
-            "message": monitor.message,
-            "tags": [scope, f"env:{ENVIRONMENT}"],
-            "priority": 1,
-            "multi": False,
-            "overall_state": state,
-            "options": {"thresholds": {"critical": monitor.threshold}},
-            "state": {
-                "groups": {
-                    scope: {
-                        "name": scope,
-                        "status": state,
-                        "last_triggered_ts": int(scenario.fires_at.timestamp()),
-                    }
-                }
-            },
-            "created": _iso(scenario.occurred_at.timestamp() - 90 * 86400.0),
-            "modified": _iso(scenario.occurred_at.timestamp() - HISTORY_S * 240.0),
-        }
 
 
 # --- time, queries, cursors -------------------------------------------------------------------------------------------
@@ -545,6 +499,20 @@ def _change_event(happening: Happening) -> tuple[float, Json]:
     tags.append(f"event_type:{happening.kind}")
     text = f"{happening.title} by {happening.author}"
     return _event(happening.at, "amazon_ecs", happening.service, text, tags, attributes)
+
+
+def _alert_event(told: Notification) -> tuple[float, Json]:
+    monitor = told.monitor
+    attributes: Json = {
+        "title": told.title,
+        "monitor_id": monitor.id,
+        "monitor_groups": [told.scope],
+        "monitor": {"id": monitor.id, "name": monitor.name, "type": "query alert"},
+        "status": told.alert_type,
+        "priority": "normal",
+    }
+    tags = [*(f"{key}:{value}" for key, value in told.tags.items()), "source:alert"]
+    return _event(told.at, "alert", monitor.service, monitor.message, tags, attributes)
 
 
 def _event(at: float, source: str, service: str, message: str, tags: list[str], attributes: Json) -> tuple[float, Json]:

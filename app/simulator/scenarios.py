@@ -1,23 +1,14 @@
 """What happens to the shop, and when. A scenario sets causes only; symptoms follow from the shop's own mechanics."""
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from app.intake.datadog import TEMPLATE
 from app.simulator.cluster import Cluster
-from app.simulator.topology import ENVIRONMENT
-
-
-@dataclass(frozen=True)
-class Monitor:
-    """The Datadog monitor that fires."""
-
-    id: int
-    name: str
-    metric: str
-    threshold: float
-    message: str
+from app.simulator.datadog_notifications import Monitor, Notification, render, variables
 
 
 @dataclass(frozen=True)
@@ -43,46 +34,12 @@ class Scenario:
     faults: Mapping[str, float]  # image "service:version" -> share of its requests that its defect breaks
 
     def alert_payload(self, now: datetime) -> dict[str, object]:
-        """The webhook that Datadog sends at ``now``, every value rendered as text."""
-        cycle = f"{self.monitor.id}{int(self.occurred_at.timestamp())}"
-        title = f"[Triggered on {{service:{self.service}}}] {self.monitor.name}"
-        query = f"avg(last_1m):avg:{self.monitor.metric}{{service:{self.service}}} > {self.monitor.threshold:g}"
-        tags = f"env:{ENVIRONMENT},monitor,service:{self.service},team:{self.service.split('-')[0]}"
-        link = f"https://app.datadoghq.com/monitors/{self.monitor.id}"
-        return {
-            "schema": "aiops.datadog/1",
-            "event_id": f"8{cycle[-17:]}",
-            "monitor_id": str(self.monitor.id),
-            "transition": "Triggered",
-            "cycle_key": cycle,
-            "aggreg_key": f"monitor_{self.monitor.id}_service_{self.service}",
-            "event_type": "query_alert_monitor",
-            "alert_type": "error",
-            "priority": "P1",
-            "title": title,
-            "alert_title": self.monitor.name,
-            "status": f"{self.monitor.metric} over service:{self.service} was > {self.monitor.threshold:g} "
-            "on average during the last 1m.",
-            "metric": self.monitor.metric,
-            "query": query,
-            "scope": f"service:{self.service}",
-            "tags": tags,
-            "service": self.service,
-            "env": ENVIRONMENT,
-            "version": "",
-            "hostname": "",
-            "message": self.monitor.message,
-            "body": f"%%%\n{self.monitor.message}\n\n[Monitor]({link})\n%%%",
-            "date": _milliseconds(self.occurred_at),
-            "last_updated": _milliseconds(max(now, self.fires_at)),
-            "link": link,
-            "snapshot": "",
-            "org": {"id": "482911", "name": "Shop"},
-        }
-
-
-def _milliseconds(moment: datetime) -> str:
-    return str(int(moment.timestamp() * 1000))
+        """The webhook that Datadog sends at ``now`` with the recommended payload, every value rendered as text."""
+        onset = self.occurred_at.timestamp()
+        updated = max(now, self.fires_at).timestamp()
+        told = Notification(self.monitor, "Triggered", (), onset, onset, updated)
+        payload: dict[str, object] = json.loads(render(json.dumps(TEMPLATE), variables(told), in_json=True))
+        return payload
 
 
 def _deploy(service: str, version: str, author: str) -> Callable[[Cluster, float], None]:
@@ -127,9 +84,11 @@ SCENARIOS: dict[str, Scenario] = {
             monitor=Monitor(
                 151093327,
                 "payment-service error rate is high",
+                "payment-service",
                 "error_rate_percent",
                 10.0,
                 "The error rate of payment-service is above 10 %. Customers cannot pay. Notify: @webhook-autopilot",
+                renotify_s=3600.0,
             ),
             events=(
                 Event(_SALE - timedelta(minutes=8), _deploy("catalogue", "v3.7.2", "ci/github-actions")),
@@ -147,9 +106,11 @@ SCENARIOS: dict[str, Scenario] = {
             monitor=Monitor(
                 148820914,
                 "checkout error rate is high",
+                "checkout",
                 "error_rate_percent",
                 5.0,
                 "The error rate of checkout is above 5 %. Notify: @webhook-autopilot",
+                renotify_s=3600.0,
             ),
             events=(
                 Event(_TUESDAY, _deploy("checkout", "v2.4.0", "ci/github-actions")),

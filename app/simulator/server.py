@@ -1,6 +1,8 @@
 """The shop behind HTTP: the vendors' protocols on one port, and a back door."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -11,17 +13,29 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.simulator.aws import AwsApi
 from app.simulator.backdoor import BackDoor, Fail
 from app.simulator.datadog import DatadogApi
+from app.simulator.datadog_monitors import Monitors
+from app.simulator.datadog_webhooks import Webhooks
 from app.simulator.shop import Shop
 
 RATE_LIMIT_RESET_S = 1
 
 
 def create_app(shop: Shop) -> FastAPI:
-    """The shop's HTTP side."""
-    app = FastAPI(openapi_url=None)
-    back_door = BackDoor(shop)
+    """The shop's HTTP side; as long as it lives, its monitors' webhooks are delivered."""
+    back_door, monitors = BackDoor(shop), Monitors(shop)
+    webhooks = Webhooks(shop, monitors, back_door)
+
+    @asynccontextmanager
+    async def delivering(_app: FastAPI) -> AsyncIterator[None]:
+        task = asyncio.create_task(webhooks.deliver())
+        yield
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    app = FastAPI(openapi_url=None, lifespan=delivering)
     app.include_router(AwsApi(shop, back_door).router())
-    app.include_router(DatadogApi(shop).router())
+    app.include_router(DatadogApi(shop, monitors, webhooks).router())
     app.include_router(back_door.router())
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _malformed)

@@ -1,6 +1,6 @@
 """The shop itself: its state, advanced in fixed ticks of simulated time, and what it remembers.
 
-Nothing runs in the background: whoever asks catches the shop up with the clock first (:meth:`Shop.live`).
+It does not run by itself: whoever asks catches it up with the clock first (:meth:`Shop.live`).
 """
 
 from collections.abc import Iterator

@@ -82,7 +82,7 @@ def served(name: str, minutes: float) -> Iterator[Served]:
     """A shop behind a port of this machine."""
     staged = set_the_stage(name, minutes)
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(staged.shop), log_level="warning", lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(create_app(staged.shop), log_level="warning", lifespan="on"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:

@@ -306,6 +306,26 @@ def test_alarms_and_the_list_of_metrics(cloudwatch: "CloudWatchClient") -> None:
     assert code(error) == "ValidationError"
 
 
+def test_alarms_follow_their_metrics(serve: Callable[[str, float], Served]) -> None:
+    shop = serve("black-friday", -1)
+    cloudwatch: CloudWatchClient = client("cloudwatch", shop.url)
+
+    def alarm() -> Any:
+        (found,) = cloudwatch.describe_alarms(AlarmNames=["payment-service-5xx"])["MetricAlarms"]
+        return found
+
+    assert alarm()["StateValue"] == "OK"
+    shop.advance(3)
+    alarming = alarm()
+    assert alarming["StateValue"] == "ALARM"
+    assert timedelta(0) < alarming["StateTransitionedTimestamp"] - ONSET < timedelta(minutes=2)
+    assert alarming["Dimensions"][1] == {"Name": "TargetGroup", "Value": PAYMENT.target_group}
+    shop.advance(20)
+    assert alarm()["StateTransitionedTimestamp"] == alarming["StateTransitionedTimestamp"]
+    others = cloudwatch.describe_alarms(StateValue="ALARM")["MetricAlarms"]
+    assert {a["AlarmName"] for a in others} == {"payment-service-5xx", "payment-service-unhealthy-hosts"}
+
+
 # --- back door --------------------------------------------------------------------------------------------------------
 
 
