@@ -4,11 +4,15 @@ import contextlib
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from uuid import UUID
 
 import typer
 
 if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+    from app.connect import Connector
     from app.db import Connection
     from app.settings import Settings
 
@@ -19,10 +23,16 @@ app = typer.Typer(
 )
 keys = typer.Typer(help="API keys: create, list, revoke.", no_args_is_help=True)
 import_ = typer.Typer(help="Make a bundle from somebody's recorded telemetry.", no_args_is_help=True)
+connect = typer.Typer(help="Connect a sender of alerts, and wait until its first delivery came.", no_args_is_help=True)
+app.add_typer(connect, name="connect")
 app.add_typer(keys, name="keys")
 app.add_typer(import_, name="import")
 
 RoleName = Literal["viewer", "responder", "admin"]
+PublicUrl = Annotated[
+    str, typer.Option("--url", help="Where vendors reach the service, if not at AUTOPILOT_PUBLIC_URL")
+]
+Wait = Annotated[float, typer.Option(help="Seconds to wait for the first delivery; 0: do not wait", min=0)]
 
 
 def main() -> None:
@@ -60,6 +70,7 @@ def serve(
             host=host,
             port=port,
             log_level=settings.log_level.lower(),
+            access_log=settings.log_level == "DEBUG",  # a line for each alert of a storm is told by nobody's reading it
             timeout_graceful_shutdown=3,
         )
 
@@ -125,6 +136,72 @@ def settings() -> None:
     typer.echo(reference(), nl=False)
 
 
+@app.command(no_args_is_help=True)
+def replay(
+    alert_id: Annotated[UUID | None, typer.Argument(help="An alert to take for a new one; see GET /alerts")] = None,
+    dead_letter: Annotated[bool, typer.Option("--dead-letter", help="Read all dead letters again")] = False,
+    since: Annotated[str, typer.Option(help="Only dead letters received since 2h (s, m, h, d), or an ISO time")] = "",
+) -> None:
+    """Read dead letters again, after the parser or the catalogue was mended; or investigate an old alert again."""
+    import asyncio
+
+    from app import replay
+    from app.db import migrate, running_database
+
+    if dead_letter == (alert_id is not None) or (since and not dead_letter):
+        raise typer.BadParameter("give either an alert's id, or --dead-letter, with --since or without")
+    try:
+        moment = replay.moment(since, replay.wall_clock()) if since else None
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--since") from None
+    settings = _settings()
+    with running_database(settings) as url:
+        migrate(url)
+        if alert_id:
+            _say(f"incident {asyncio.run(replay.replay_alert(settings, url, alert_id))}")
+        elif not asyncio.run(replay.replay_dead_letters(settings, url, moment, _say)):
+            raise typer.Exit(1)
+
+
+@connect.command("datadog")
+def connect_datadog(
+    url: PublicUrl = "",
+    wait: Wait = 300,
+    name: Annotated[str, typer.Option(help="The webhook's name at Datadog")] = "autopilot",
+) -> None:
+    """Datadog's webhook: made by its API where DATADOG_API_KEY and DATADOG_APP_KEY are set, else shown to paste."""
+    from app.connect_datadog import DatadogConnector
+    from app.intake.datadog import Settings
+    from collectors.datadog import Settings as Account
+
+    _connect(url, wait, lambda base: DatadogConnector(Settings(), Account(), base, name, _say))
+
+
+@connect.command("cloudwatch")
+def connect_cloudwatch(
+    topic: Annotated[str, typer.Option(help="ARN of the SNS topic of the alarms")],
+    url: PublicUrl = "",
+    wait: Wait = 300,
+    endpoint_url: Annotated[str, typer.Option(help="Another endpoint of SNS than the topic's region has")] = "",
+) -> None:
+    """CloudWatch's alarms: subscribed to by AWS's API where there are credentials, else by commands to paste."""
+    from app.connect_cloudwatch import CloudwatchConnector
+    from app.intake.cloudwatch import Settings
+    from app.intake.eventbridge import Settings as EventBridge
+
+    keys_set = bool(EventBridge().api_keys)
+    _connect(url, wait, lambda base: CloudwatchConnector(Settings(), keys_set, base, topic, endpoint_url or None, _say))
+
+
+@connect.command("slack")
+def connect_slack(url: PublicUrl = "", wait: Wait = 300) -> None:
+    """Slack: the manifest of the app to make, and where its values go."""
+    from app.connect_slack import SlackConnector
+    from app.intake.slack import Settings
+
+    _connect(url, wait, lambda base: SlackConnector(Settings(), base, _say))
+
+
 @app.command("sign-in")
 def sign_in(
     name: str = "console",
@@ -132,9 +209,7 @@ def sign_in(
     url: Annotated[str, typer.Option(help="Where the service is, if not at AUTOPILOT_PUBLIC_URL")] = "",
 ) -> None:
     """Print a link that signs a browser in, once, within 30 minutes."""
-    if url and not url.startswith(("http://", "https://")):
-        raise typer.BadParameter("--url begins with http:// or https://")
-    base = url or _settings().public_url
+    base = _base(url, _settings())
     token = _issue("sign_in", name, role)
     typer.echo(f"{base.rstrip('/')}/sign-in?token={token}&then=/")
 
@@ -204,15 +279,39 @@ def _settings() -> "Settings":
     return Settings()
 
 
+def _base(url: str, settings: "Settings") -> str:
+    """The URL that was given, or the settings'."""
+    if url and not url.startswith(("http://", "https://")):
+        raise typer.BadParameter("--url begins with http:// or https://")
+    return url or settings.public_url
+
+
+def _connect(url: str, wait_s: float, create: "Callable[[str], Connector]") -> None:
+    from app.connect import connect, doubts
+
+    settings = _settings()
+    base = _base(url, settings)
+    connector = create(base)
+    if doubt := doubts(base):
+        typer.echo(doubt, err=True)
+    connect(settings, connector, wait_s, _say)
+
+
+def _say(text: str) -> None:
+    """Print what may hold words of strangers: nothing in it moves the cursor."""
+    typer.echo("".join(c if c.isprintable() or c == "\n" else " " for c in text))
+
+
 def _check(settings: "Settings") -> None:
     """What a web server would otherwise report from inside its start-up, with a stack trace."""
     from app.catalogue import load
     from app.clock import parse_clock
-    from app.wiring import create_analyst, create_collectors, create_executors, operations_by_name
+    from app.wiring import create_analyst, create_collectors, create_executors, create_senders, operations_by_name
 
-    catalogue, clock = load(settings.config).catalogue(), parse_clock(settings.clock)
+    file, clock = load(settings.config), parse_clock(settings.clock)
     create_collectors(settings.collectors, clock)
-    operations_by_name(create_executors(settings.executors, catalogue, clock))
+    operations_by_name(create_executors(settings.executors, file.catalogue(), clock))
+    create_senders(file, clock)
     create_analyst()
 
 
@@ -275,17 +374,16 @@ _MENDABLE = (
     "BundleError",
     "NezhaError",
     "OperationalError",
+    "ConnectError",
+    "Unusable",
 )
 
 
-def _setting_sentences(error: Any) -> Iterator[str]:
-    from app.settings import Settings
+def _setting_sentences(error: "ValidationError") -> Iterator[str]:
+    from app.environment import mistakes
 
-    prefix = Settings.model_config.get("env_prefix", "") if error.title == "Settings" else ""
-    for problem in error.errors():
-        name = str(problem["loc"][0]) if problem["loc"] else ""
-        variable = name if name.isupper() else f"{prefix}{name}".upper()
-        yield f"autopilot: {_where(variable)}{variable}: {problem['msg'].removeprefix('Value error, ')}"
+    for variable, message in mistakes(error):
+        yield f"autopilot: {_where(variable)}{variable}: {message}"
 
 
 def _where(variable: str) -> str:
