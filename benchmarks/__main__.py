@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from app.embedded_postgres import EmbeddedPostgres
-from benchmarks import intake, loop, memory, recorded, results, startup
+from benchmarks import intake, loop, memory, recorded, results, startup, storm
 from benchmarks.setting import Setting, Skipped
 from tests.conftest import ROOT
 
@@ -20,6 +20,7 @@ BENCHMARKS: Mapping[str, Callable[[Setting], list[results.Table]]] = {
     "intake": intake.measure,
     "memory": memory.measure,
     "startup": startup.measure,
+    "storm": storm.measure,
     "recorded": recorded.measure,
 }
 RESULTS = Path(__file__).with_name("results.md")

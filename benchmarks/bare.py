@@ -20,7 +20,7 @@ ALERT = {"title": "the error rate is high", "service": "payment-service", "sever
 
 
 def create_app(url: str, pool_size: int) -> FastAPI:
-    """``POST /bare`` makes the five inserts of an accepted alert in one transaction, ``POST /empty`` nothing."""
+    """``POST /bare`` makes the six inserts of an alert that opens an incident, in one transaction; ``/empty`` none."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -51,6 +51,7 @@ async def _pool(request: Request) -> Pool:
 
 async def _insert(connection: Connection, body: bytes) -> str:
     key, alert = uuid4().hex, Jsonb(ALERT)
+    service, fingerprint = f"service-{key}", f"datadog:monitor:{key}:service:{key}"
     cursor = await connection.execute(
         "insert into raw_delivery (sender, headers, body, delivery_key) values (%s, %s, %s, %s) returning id",
         ("datadog", Jsonb({}), body, key),
@@ -58,9 +59,14 @@ async def _insert(connection: Connection, body: bytes) -> str:
     raw = await cursor.fetchone()
     assert raw is not None
     await connection.execute(
-        """insert into incident (id, service, title, severity, source, environment, occurred_at, cycle_key, alert,
-               opened_by) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
-        (key, "payment-service", "title", "critical", "datadog", "production", NOW, key, alert, "datadog"),
+        """insert into incident (id, service, title, severity, source, environment, occurred_at, alert, opened_by,
+               admitted_at) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, clock_timestamp())""",
+        (key, service, "title", "critical", "datadog", "production", NOW, alert, "datadog"),
+    )
+    await connection.execute(
+        """insert into alert_cycle (cycle_key, fingerprint, rule, service, environment, resources, title, state,
+               changed_at, fired_at, incident_id) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+        (key, fingerprint, key, service, "production", [f"host:{key}"], "title", "firing", NOW, NOW, key),
     )
     await connection.execute(
         "insert into event (incident_id, key, at, kind, message, data) values (%s, %s, %s, %s, %s, %s)",
@@ -74,7 +80,7 @@ async def _insert(connection: Connection, body: bytes) -> str:
     await connection.execute(
         """insert into alert (raw_id, incident_id, transition, fingerprint, cycle_key, body)
            values (%s, %s, %s, %s, %s, %s)""",
-        (raw["id"], key, "firing", "fingerprint", key, alert),
+        (raw["id"], key, "firing", fingerprint, key, alert),
     )
     return key
 
@@ -86,7 +92,7 @@ def main() -> None:
     settings = Settings()
     assert settings.database_url is not None
     app = create_app(settings.database_url.get_secret_value(), 2 * settings.worker_concurrency + 5)
-    uvicorn.run(app, port=parser.parse_args().port, log_level="info", timeout_graceful_shutdown=3)
+    uvicorn.run(app, port=parser.parse_args().port, log_level="info", access_log=False, timeout_graceful_shutdown=3)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,23 @@
 """What the benchmarks compute; what they measure is in ``benchmarks/results.md``."""
 
 import asyncio
+import time
 from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
+from app.embedded_postgres import EmbeddedPostgres
+from app.intake.base import Directory, Incoming
+from app.intake.datadog import Datadog, Settings
 from benchmarks.recorded import Label, chosen_cases, complete, rank_of
 from benchmarks.results import Table, merged, percentile
-from benchmarks.sender import Order, send
+from benchmarks.sender import CYCLE, EVENT, Fate, Order, Plan, keep, send
+from benchmarks.storm import Verdict, blow, judge, lost, placed_cycles
+from benchmarks.storm_generator import FAULTS, Scale, storm
+from graph.catalogue import Catalogue
 
 
 def test_percentiles_lie_between_values() -> None:
@@ -57,9 +67,14 @@ def test_an_unverified_claim_makes_a_report_incomplete() -> None:
     assert not complete({"root_cause": cause, "evidence": [{}], "options": [{"steps": [{}]}]})
 
 
-async def test_every_delivery_is_sent_once_and_only_202_is_accepted() -> None:
-    bodies: list[bytes] = []
+# --- senders ---
+
+
+@asynccontextmanager
+async def _server(answer: Callable[[bytes, int], bytes | None]) -> AsyncIterator[int]:
+    """Its port. ``answer`` gets the body and how many came before it; None breaks the connection."""
     ended: list[asyncio.Event] = []
+    bodies: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         ended.append(asyncio.Event())
@@ -69,15 +84,119 @@ async def test_every_delivery_is_sent_once_and_only_202_is_accepted() -> None:
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
                 bodies.append(await reader.readexactly(length))
-                status = b"503 Busy" if len(bodies) == 1 else b"202 Accepted"
+                status = answer(bodies[-1], len(bodies) - 1)
+                if status is None:
+                    break
                 writer.write(b"HTTP/1.1 " + status + b"\r\nContent-Length: 2\r\n\r\n{}")
         except asyncio.IncompleteReadError:
-            writer.close()
-            await writer.wait_closed()
-            mine.set()
+            pass
+        writer.close()
+        await writer.wait_closed()
+        mine.set()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        sent = await send(Order(port=port, path="/", token="t" * 16, payload={"a": 1}, count=20, connections=4))
+        yield server.sockets[0].getsockname()[1]
         await asyncio.gather(*(event.wait() for event in ended))
-    assert (sent.accepted, len(sent.latencies), len(set(bodies))) == (19, 20, 20)
+
+
+async def test_every_delivery_is_sent_once_and_only_202_is_accepted() -> None:
+    bodies: list[bytes] = []
+
+    def answer(body: bytes, before: int) -> bytes:
+        bodies.append(body)
+        return b"202 Accepted" if before else b"503 Busy"
+
+    payload = {"cycle_key": CYCLE, "event_id": EVENT}
+    async with _server(answer) as port:
+        sent = await send(Order(port=port, path="/", token="t" * 16, payload=payload, count=20, connections=4))
+    assert (sent.accepted, sent.cycles, sent.distinct) == (19, 20, 20)
+    assert (len(sent.latencies), len(set(bodies))) == (20, 20)
+
+
+async def test_known_deliveries_are_sent_again_and_reminders() -> None:
+    bodies: list[bytes] = []
+
+    def answer(body: bytes, _: int) -> bytes:
+        bodies.append(body)
+        return b"202 Accepted"
+
+    payload = {"cycle_key": CYCLE, "event_id": EVENT, "transition": "Triggered"}
+    order = Order(port=1, path="/", token="t" * 16, payload=payload, count=200, connections=1, known=0.7)
+    async with _server(answer) as port:
+        sent = await send(order.model_copy(update={"port": port}))
+    reminders = sum(b"Renotify" in body for body in set(bodies))
+    assert len(set(bodies)) == sent.distinct == sent.cycles + reminders
+    assert sent.cycles < 90
+    assert reminders > 30
+    assert 200 - sent.distinct > 30
+
+
+async def _kept(answer: Callable[[bytes, int], bytes | None], count: int) -> list[Fate]:
+    async with _server(answer) as port:
+        plan = Plan(
+            port=port,
+            path="/",
+            token="t" * 16,
+            begins_at=time.time(),
+            due_s=[0.01 * n for n in range(count)],
+            bodies=[str(n) for n in range(count)],
+            connections=3,
+            retries=2,
+            retry_after_s=0.01,
+        )
+        return await keep(plan)
+
+
+async def test_a_failure_and_a_broken_connection_are_tried_again_and_a_refusal_is_not() -> None:
+    answers: list[bytes | None] = [b"503 Busy", None, b"401 No", b"202 Accepted"]
+    fates = await _kept(lambda _, before: answers[min(before, 3)], 3)
+    assert Counter((fate.status, fate.accepted) for fate in fates) == {(401, False): 1, (202, True): 2}
+    assert sum(fate.attempts for fate in fates) == 5
+    assert all(fate.due_at <= fate.asked_at <= fate.ended_at for fate in fates)
+
+
+async def test_the_sender_gives_up() -> None:
+    fates = await _kept(lambda body, _: b"503 Busy" if body == b"0" else b"202 Accepted", 2)
+    assert [(fate.status, fate.attempts) for fate in fates] == [(503, 3), (202, 1)]
+
+
+# --- the storm ---
+
+
+def test_a_storm_is_as_large_as_asked_and_the_same_every_time() -> None:
+    drawn = storm(Scale(2_000, 20.0), began_at=1_735_000_000.0)
+    assert drawn == storm(Scale(2_000, 20.0), began_at=1_735_000_000.0)
+    assert (len(drawn.deliveries), drawn.monitors) == (2_000, 200)
+    assert len({d.body for d in drawn.deliveries}) == 1_400
+    recoveries = len({d.body for d in drawn.deliveries if d.said == "Recovered"})
+    assert recoveries == pytest.approx(200, abs=40)
+    assert set(drawn.truth) == {d.cycle for d in drawn.deliveries}
+    assert {f"{service} fails" for service in FAULTS} < set(drawn.truth.values())
+    times = [d.due_s for d in drawn.deliveries]
+    assert times == sorted(times)
+
+
+def test_every_delivery_of_a_storm_is_understood() -> None:
+    sender, directory = Datadog(Settings(_env_file=None)), Directory(Catalogue())
+    transitions = {"Triggered": "firing", "Renotify": "renotify", "Recovered": "resolved"}
+    for told in storm(Scale(400, 5.0), began_at=1_735_000_000.0).deliveries:
+        (alert,) = sender.parse(Incoming({}, told.body.encode()), directory).alerts
+        assert alert.transition == transitions[told.said]
+        assert alert.cycle_key.endswith(told.cycle)
+        assert not alert.title.startswith("[")
+
+
+def test_incidents_are_judged_by_pairs_of_alert_cycles() -> None:
+    truth = {"1": "a", "2": "a", "3": "a", "4": "b", "5": "b"}
+    placed = {"1": "x", "2": "x", "3": "y", "4": "y", "5": "y"}
+    assert judge(placed, truth) == Verdict(
+        incidents=2, happened=2, mixed=1, spread=1, together=4, wrongly_together=2, belonging=4, wrongly_apart=2
+    )
+
+
+def test_a_small_storm_is_stored_and_placed(own_postgres: EmbeddedPostgres, tmp_path: Path) -> None:
+    run = blow(tmp_path, own_postgres, Scale(300, 3.0), lambda _: None, harm=False)
+    assert [fate.status for fate in run.fates] == [202] * 300
+    assert lost(run) == 0
+    assert set(placed_cycles(run)) == set(run.storm.truth)
+    assert min(run.memory.samples_mb) > 10
