@@ -33,13 +33,17 @@ class Budget:
         )
 
     @property
-    def reasons(self) -> tuple[str, str]:
-        """Why an incident waits: after the name of a service that had its share; and where all places are taken."""
+    def exhausted(self) -> str:
+        """Why an incident waits whose service had its share; to be put after the service's name."""
         return (
             f" had {self.per_service_hour} investigations within an hour"
-            " (AUTOPILOT_INVESTIGATIONS_PER_SERVICE_HOUR): this one waits",
-            f"waits: {self.at_once} investigations run at once (AUTOPILOT_INVESTIGATIONS_AT_ONCE)",
+            " (AUTOPILOT_INVESTIGATIONS_PER_SERVICE_HOUR): this one waits"
         )
+
+    @property
+    def crowded(self) -> str:
+        """Why an incident waits when all places are taken."""
+        return f"waits: {self.at_once} investigations run at once (AUTOPILOT_INVESTIGATIONS_AT_ONCE)"
 
 
 async def admit(
@@ -67,25 +71,15 @@ async def admit(
         return []
     started: list[str] = []
     if state.running < budget.at_once:
-        rows = await _fill(connection, now, budget.at_once - state.running, budget.per_service_hour)
+        places = budget.at_once - state.running
+        rows = await admission.admit(connection, now, places, budget.per_service_hour)
         started = [row["id"] for row in rows]
         if started:
             await enqueue_advance_all(queue, connection, started)
             await _tell_waited(connection, rows, now)
     left = opened if opened is None else sorted(set(opened) - set(started))
     if left is None or left:
-        await admission.say_why(connection, now, budget.per_service_hour, *budget.reasons, left)
-    return started
-
-
-async def _fill(connection: Connection, now: datetime, places: int, per_service_hour: int) -> list[Row]:
-    """Round after round: in one, a single service may stand in all the places and have a share of only some."""
-    started: list[Row] = []
-    while places > len(started):
-        rows = await admission.admit(connection, now, places - len(started), per_service_hour)
-        if not rows:
-            break
-        started += rows
+        await admission.say_why(connection, now, budget.per_service_hour, budget.exhausted, budget.crowded, left)
     return started
 
 

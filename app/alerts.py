@@ -16,11 +16,12 @@ from app.intake.triage import UNDECIDED, Became, Board, Case, Cycle, Placement, 
 from app.queue import enqueue_advance_all, enqueue_sender_job
 from app.security import Caller
 from app.store import alerts, incidents
-from app.store.admission import State
+from app.store.admission import NOTHING_RUNS, State
 from app.store.admission import state as state_of_admission
 from graph.state import Alert
 
 FIRES = ("firing", "no_data")
+CHANGES = (*FIRES, "resolved")
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ class Heard:
     cycles: Sequence[Cycle] = ()
     near: Sequence[str] = ()  # open incidents they may belong to
     split: Sequence[tuple[str, str]] = ()
-    admission: State | None = None
+    admission: State = NOTHING_RUNS
 
 
 async def _heard_before(connection: Connection, desk: Desk, topology: Topology, arrived: Sequence[Alert]) -> Heard:
@@ -194,7 +195,8 @@ async def _board(
 ) -> Board:
     """Everything these alerts may have to do with, locked."""
     cycles = {c.key: c for c in heard.cycles}
-    ids = {c.incident_id for c in heard.cycles if c.incident_id}
+    moving = {a.fingerprint for a in arrived if a.transition in CHANGES}  # reminders change no incident
+    ids = {c.incident_id for c in heard.cycles if c.incident_id and c.fingerprint in moving}
     if any(a.transition in FIRES and not _said_before(a, cycles.get(a.cycle_key)) for a in arrived):
         ids.update(heard.near)
     members: list[Cycle] = []
@@ -216,11 +218,13 @@ def _said_before(trigger: Alert, known: Cycle | None) -> bool:
 
 
 async def _save(
-    desk: Desk, connection: Connection, board: Board, rows: Sequence[alerts.AlertRow], state: State | None
+    desk: Desk, connection: Connection, board: Board, rows: Sequence[alerts.AlertRow], state: State
 ) -> None:
-    now = desk.clock.now()
+    now, budget = desk.clock.now(), desk.budget
+    crowded = state.running >= budget.at_once and not state.silences
     if board.opened:
-        await alerts.insert_incidents(connection, board.opened, desk.catalogue.environment)
+        waits = budget.crowded if crowded else ""
+        await alerts.insert_incidents(connection, board.opened, desk.catalogue.environment, waits)
     if board.changed:
         await alerts.save_cycles(connection, list(board.changed.values()))
     await _save_known(desk, connection, board)
@@ -230,9 +234,9 @@ async def _save(
     await alerts.insert_alerts(connection, rows)
     if board.adopted:
         await alerts.adopt(connection, board.adopted)
-    if board.opened or board.reopened or board.closed or (state and state.silences and board.changed):
+    if board.changed and (board.reopened or not crowded):
         begin = [case.id for case in (*board.opened, *board.reopened.values()) if not case.closed]
-        await admission.admit(connection, desk.queue, desk.clock, desk.budget, state=state, opened=begin)
+        await admission.admit(connection, desk.queue, desk.clock, budget, state=state, opened=begin)
 
 
 async def _save_known(desk: Desk, connection: Connection, board: Board) -> None:
@@ -260,13 +264,13 @@ async def replay_dead_letter(
 ) -> Outcome:
     """Read a dead letter again, after the parser or the catalogue was mended.
 
-    Raises UnreadablePayload if it still cannot be read, Unusable if it is none.
+    Raises UnreadablePayload if it still cannot be read, NotFound if it is none.
     """
     async with transaction(desk.pool) as connection:
         await alerts.take_turns(connection)
         row = await alerts.raw(connection, delivery_id)
         if row is None or row["parse_error"] is None:
-            raise Unusable(f"There is no dead letter {delivery_id}.")
+            raise NotFound(delivery_id, "dead letter")
         if row["sender"] not in senders:
             raise UnreadablePayload(f"there is no sender {row['sender']!r} any more")
         parsed = senders[row["sender"]].parse(Incoming(row["headers"], row["body"], row["part"]), directory)
@@ -279,11 +283,11 @@ async def replay_dead_letter(
 
 
 async def replay_alert(desk: Desk, alert_id: UUID) -> Outcome:
-    """Take a stored alert for a new one: its cycle and its delivery are its own. Raises Unusable."""
+    """Take a stored alert for a new one: its cycle and its delivery are its own. Raises NotFound."""
     async with desk.pool.connection() as connection:
         row = await alerts.get(connection, alert_id)
     if row is None:
-        raise Unusable(f"There is no alert {alert_id}.")
+        raise NotFound(alert_id, "alert")
     mark = uuid4().hex[:12]
     stored = Alert.model_validate(row["body"])
     again = stored.model_copy(

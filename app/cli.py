@@ -375,7 +375,7 @@ _MENDABLE = (
     "NezhaError",
     "OperationalError",
     "ConnectError",
-    "Unusable",
+    "NotFound",
 )
 
 

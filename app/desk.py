@@ -60,10 +60,10 @@ class Conflict(Exception):
 
 
 class NotFound(Exception):
-    """There is no such incident."""
+    """There is no such incident, or whatever ``kind`` says."""
 
-    def __init__(self, incident_id: str) -> None:
-        super().__init__(f"There is no incident {incident_id!r}.")
+    def __init__(self, name: object, kind: str = "incident") -> None:
+        super().__init__(f"There is no {kind} {str(name)!r}.")
 
 
 class NotAllowed(Exception):

@@ -8,7 +8,7 @@ from uuid import UUID
 from app import alerts
 from app.alerts import Outcome
 from app.db import transaction
-from app.desk import Unusable
+from app.desk import NotFound
 from app.intake.base import UnreadablePayload, iso_time
 from app.settings import Settings
 from app.store import alerts as store
@@ -47,7 +47,7 @@ async def replay_dead_letters(settings: Settings, url: str, since: datetime | No
 
 
 async def replay_alert(settings: Settings, url: str, alert_id: UUID) -> str:
-    """The incident of the replayed alert. Raises Unusable."""
+    """The incident of the replayed alert. Raises NotFound."""
     async with assembled(settings, url) as product:
         outcome = await alerts.replay_alert(product.desk, alert_id)
     assert outcome.incident_id is not None  # it fires, in a cycle of its own
@@ -63,7 +63,7 @@ async def _replay(product: Product, delivery_id: UUID, say: Say) -> bool:
     except UnreadablePayload as error:
         say(_line(delivery_id, sender, f"still cannot be read: {error}"))
         return False
-    except Unusable:
+    except NotFound:
         say(_line(delivery_id, sender, "somebody else read it meanwhile"))
         return True
     say(_line(delivery_id, sender, await _became(product, outcome)))

@@ -45,7 +45,7 @@ async def authenticate(connection: Connection, token: str, kind: Kind) -> Caller
     """The caller behind a token; a sign-in token is used up by this."""
     prefix, _, rest = token.partition("_")
     credential_id, _, secret = rest.partition("_")
-    if prefix != "ap" or not secret:
+    if prefix != "ap" or not secret or "\x00" in credential_id:  # Postgres holds no NUL
         return None
     row = await credentials.find(connection, credential_id, kind)
     if row is None or not hmac.compare_digest(_hash(secret), bytes(row["secret_hash"])):

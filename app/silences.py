@@ -60,10 +60,10 @@ async def snooze(desk: Desk, incident_id: str, duration: timedelta, reason: str,
 
 
 async def end(desk: Desk, silence_id: str, caller: Caller) -> None:
-    """End a silence now; what waits for it is investigated. Raises NotAllowed, Unusable."""
+    """End a silence now; what waits for it is investigated. Raises NotAllowed, NotFound."""
     require(caller, "responder", "end a silence")
     async with transaction(desk.pool, within_s=ANSWER_WITHIN_S) as connection:
         await alerts.take_turns(connection)
         if not await silences.end(connection, silence_id, desk.clock.now(), caller.name):
-            raise Unusable(f"There is no silence {silence_id!r} in force or to come.")
+            raise NotFound(silence_id, "silence in force or to come, called")
         await admission.admit(connection, desk.queue, desk.clock, desk.budget)

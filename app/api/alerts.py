@@ -142,7 +142,9 @@ async def list_alerts(
     return AlertPage(alerts=[AlertLine.model_validate(r) for r in rows[:limit]], next_cursor=_more(rows, limit))
 
 
-@router.post("/alerts/{alert_id}/replay", status_code=202, summary="Replay an alert", responses=responses(401, 403))
+@router.post(
+    "/alerts/{alert_id}/replay", status_code=202, summary="Replay an alert", responses=responses(401, 403, 404)
+)
 async def replay_alert(alert_id: UUID, product: ProductDep, who: CallerDep) -> Replayed:
     """Take a stored alert for a new one, and investigate it again."""
     require(who, "responder", "replay an alert")
@@ -179,7 +181,7 @@ async def list_dead_letters(
     "/dead-letters/{delivery_id}/replay",
     status_code=202,
     summary="Read a dead letter again",
-    responses=responses(401, 403),
+    responses=responses(401, 403, 404),
 )
 async def replay_dead_letter(delivery_id: UUID, product: ProductDep, who: CallerDep) -> Replayed:
     """After the parser or the catalogue was mended; 422 if it still cannot be read."""
@@ -261,7 +263,7 @@ async def create_silence(body: SilenceBody, product: ProductDep, who: CallerDep)
     status_code=204,
     response_class=Response,
     summary="End a silence now",
-    responses={204: {"description": "It is over"}, **responses(401, 403)},
+    responses={204: {"description": "It is over"}, **responses(401, 403, 404)},
 )
 async def end_silence(silence_id: str, product: ProductDep, who: CallerDep) -> None:
     """What waited for it is investigated, unless it recovered."""

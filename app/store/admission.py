@@ -9,6 +9,8 @@ from app.db import Connection, Row
 
 INVESTIGATING = ("received", "collecting", "analyzing", "planning")
 WAITING = "closed_at is null and admitted_at is null and (held_until is null or held_until <= %(now)s)"
+BEGUN = """(select count(*) from incident b where b.service = i.service and b.asked_by = ''
+            and b.admitted_at > clock_timestamp() - interval '1 hour')"""
 # As in the index incident_waiting, which keeps those that wait in this order.
 TURN = "asked_by = '', case severity when 'critical' then 1 when 'warning' then 2 else 3 end, opened_at, id"
 
@@ -20,6 +22,9 @@ class State:
     running: int  # investigations under way; no more than were asked for are counted
     silences: bool  # whether any is in force, or holds an incident
     dollars: Decimal  # spent on the model since midnight UTC
+
+
+NOTHING_RUNS = State(0, False, Decimal(0))
 
 
 async def state(connection: Connection, now: datetime, at_once: int) -> State:
@@ -43,19 +48,16 @@ async def state(connection: Connection, now: datetime, at_once: int) -> State:
 
 
 async def admit(connection: Connection, now: datetime, places: int, per_service_hour: int) -> list[Row]:
-    """Let so many begin, the most urgent first: those that were let in.
+    """Let so many begin, the most urgent first: those that were let in. Of a service with too few left of its hour's
+    share, some that had a place may be left out: there may be more to let in.
 
     What a person asked for goes first, and does not count for its service's hour.
     """
     return await _all(
         connection,
-        f"""with begun as materialized (
-               select service, count(*) as n from incident
-               where admitted_at > clock_timestamp() - interval '1 hour' and asked_by = '' group by service),
-           waiting as materialized (
-               select i.id, service, asked_by, severity, opened_at, coalesce(b.n, 0) as n
-               from incident i left join begun b using (service)
-               where {WAITING} and (asked_by <> '' or coalesce(b.n, 0) < %(per_service_hour)s)
+        f"""with waiting as materialized (
+               select id, service, asked_by, severity, opened_at, {BEGUN} as n
+               from incident i where {WAITING} and (asked_by <> '' or {BEGUN} < %(per_service_hour)s)
                order by {TURN} limit %(places)s),
            turns as (
                select id, asked_by, n,
@@ -79,17 +81,10 @@ async def say_why(
 ) -> None:
     """Why these wait, or all of them: their service had its hour's share, or all places are taken."""
     await connection.execute(
-        f"""with waiting as materialized (
-               select id, service, asked_by from incident
-               where {WAITING} and (%(ids)s::text[] is null or id = any(%(ids)s::text[]))),
-           begun as materialized (
-               select service, (select count(*) from incident b where b.service = w.service and b.asked_by = ''
-                                and b.admitted_at > clock_timestamp() - interval '1 hour') as n
-               from (select distinct service from waiting) w),
-           said as (
-               select id, case when asked_by = '' and n >= %(per_service_hour)s then service || %(exhausted)s
+        f"""with said as (
+               select id, case when asked_by = '' and {BEGUN} >= %(per_service_hour)s then service || %(exhausted)s
                           else %(crowded)s end as reason
-               from waiting join begun using (service))
+               from incident i where {WAITING} and (%(ids)s::text[] is null or id = any(%(ids)s::text[])))
            update incident i set status_reason = said.reason from said
            where i.id = said.id and i.status_reason <> said.reason""".encode(),  # noqa: S608  the same
         {

@@ -345,18 +345,18 @@ async def save_cycles(connection: Connection, cycles: Sequence[Cycle]) -> None:
     )
 
 
-async def insert_incidents(connection: Connection, opened: Sequence[Case], environment: str) -> None:
-    """New incidents; one whose recovery came first is closed already."""
+async def insert_incidents(connection: Connection, opened: Sequence[Case], environment: str, waits: str = "") -> None:
+    """New incidents; one whose recovery came first is closed already. ``waits``: why the others cannot begin."""
     await connection.execute(
         """insert into incident (id, service, title, severity, source, environment, occurred_at, alert, opened_by,
                asked_by, follows, status, status_reason, recovered, closed_at)
            select id, service, title, severity, source, environment, occurred_at, alert::jsonb, opened_by, asked_by,
                follows, case when over then 'closed' else 'received' end,
-               case when over then 'recovered by itself' else '' end, over, case when over then clock_timestamp() end
+               case when over then 'recovered by itself' else waits end, over, case when over then clock_timestamp() end
            from json_to_recordset(%s::json) as new (id text, service text, title text, severity text, source text,
                environment text, occurred_at timestamptz, alert text, opened_by text, asked_by text, follows text,
-               over bool)""",
-        (json.dumps([_incident(case, case.alert, environment) for case in opened if case.alert]),),
+               over bool, waits text)""",
+        (json.dumps([_incident(case, case.alert, environment) | {"waits": waits} for case in opened if case.alert]),),
     )
 
 

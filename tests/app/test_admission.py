@@ -229,7 +229,7 @@ async def test_a_silence_that_is_ended_releases_at_once(timed: tuple[Office, Han
     await silences.end(office.desk, silence_id, KIM)
     assert await enqueued(office) == {held}
     assert (await office.incident(held))["status_reason"] == ""
-    with pytest.raises(Unusable, match="There is no silence"):
+    with pytest.raises(NotFound, match="There is no silence"):
         await silences.end(office.desk, silence_id, KIM)
 
 

@@ -117,7 +117,7 @@ def test_a_replayed_alert_is_investigated_again(served: Served, kim: httpx.Clien
     assert again.json()["incident_id"] != first["incident_id"]
     replayed = kim.get(f"/incidents/{again.json()['incident_id']}").json()
     assert (replayed["service"], replayed["title"]) == ("checkout", "checkout is ill")
-    problem(kim.post(f"/alerts/{UNHEARD_OF}/replay"), 422, UNHEARD_OF)
+    problem(kim.post(f"/alerts/{UNHEARD_OF}/replay"), 404, UNHEARD_OF)
     problem(kim.post("/alerts/no-id/replay"), 422, "alert_id")
 
 
@@ -144,7 +144,7 @@ def test_a_dead_letter_is_read_after_the_catalogue_was_mended(database_url: str,
         assert (said.status_code, said.json()["created"]) == (202, True)
         assert kim.get(f"/incidents/{said.json()['incident_id']}").json()["service"] == "imports"
         assert kim.get("/dead-letters").json()["dead_letters"] == []
-        problem(kim.post(f"/dead-letters/{letter}/replay"), 422, "no dead letter")
+        problem(kim.post(f"/dead-letters/{letter}/replay"), 404, "no dead letter")
 
 
 def test_pages_of_dead_letters(served: Served, kim: httpx.Client) -> None:
@@ -242,7 +242,7 @@ def test_a_silenced_alert_is_kept_and_waits_until_the_silence_ends(served: Serve
     assert not waits(served, quiet)
     queued = {j["args"]["incident_id"] for j in served.rows("select args from procrastinate_jobs")}
     assert queued == {quiet, loud}
-    problem(kim.delete(f"/silences/{silence['id']}"), 422, silence["id"])
+    problem(kim.delete(f"/silences/{silence['id']}"), 404, silence["id"])
 
 
 def test_a_snooze_silences_what_an_incident_watches(served: Served, kim: httpx.Client, vera: httpx.Client) -> None:

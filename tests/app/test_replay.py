@@ -64,7 +64,7 @@ def test_nothing_to_replay_is_said(worlds: Worlds) -> None:
     assert replay(world, "--dead-letter") == (0, "No dead letters.\n", "")
     code, _, err = replay(world, str(uuid4()))
     assert code == 1
-    assert re.fullmatch(r"autopilot: There is no alert [0-9a-f-]{36}\.\n", err)
+    assert re.fullmatch(r"autopilot: There is no alert '[0-9a-f-]{36}'\.\n", err)
 
 
 @pytest.mark.parametrize(
