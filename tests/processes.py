@@ -21,11 +21,15 @@ import httpx
 
 PRELOAD = [
     "tests.processes",
+    "alembic.command",
+    "app.cli",
     "app.main",
+    "app.replay",
     "app.worker",
     "app.runner",
     "app.simulator.server",
     "collectors.aws",
+    "langgraph.checkpoint.postgres",
     "uvicorn",
 ]
 
@@ -123,6 +127,14 @@ def run_worker(database_url: str) -> None:
             await work(product, stop)
 
     asyncio.run(until_told())
+
+
+def run_command(*arguments: str) -> None:
+    """``autopilot …``, without the seconds that a new interpreter needs for its imports."""
+    from app.cli import main
+
+    sys.argv = ["autopilot", *arguments]
+    main()
 
 
 def run_rubbish(body: str, port: int) -> None:

@@ -216,3 +216,32 @@ def test_a_model_that_is_down_or_answers_rubbish_costs_nothing_but_its_words(wor
     assert (cause["component"], cause["engine"]) == ("checkout", "rules")
     assert "gpt-4o" in cause["engine_note"]
     assert "sk-test" not in world.logs()
+
+
+def test_what_the_model_costs_is_on_the_timeline_and_spent_once_the_next_incident_waits(worlds: Worlds) -> None:
+    world = worlds("bad-deploy")
+    port = processes.free_port()
+    message = {"role": "assistant", "content": "{}"}
+    answer = {
+        "id": "c1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "gpt-4o",
+        "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
+        "usage": {"prompt_tokens": 200_000, "completion_tokens": 50_000, "total_tokens": 250_000},
+    }
+    world.start(processes.run_rubbish, json.dumps(answer), port)
+    world.environment |= {
+        "OPENAI_API_KEY": "sk-test",
+        "OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1",
+        "AUTOPILOT_INVESTIGATION_DOLLARS_PER_DAY": "1.5",
+    }
+    client = world.start_api()
+    world.start_worker()
+    incident = world.to_the_decision(client)
+    timeline = client.get(f"/incidents/{incident}").json()["timeline"]
+    costs = [entry["message"] for entry in timeline if entry["kind"] == "usage"]
+    assert costs == ["gpt-4o: 200000 + 50000 tokens, 1.0000 dollars"] * 2  # the analysis and the plan
+    body = {"service": "reporting", "occurred_at": SCENARIOS["bad-deploy"].occurred_at.isoformat()}
+    waits = client.post("/incidents", json=body).json()["incident_id"]
+    assert "2.00 of 1.50 dollars a day are spent" in client.get(f"/incidents/{waits}").json()["status_reason"]

@@ -10,7 +10,7 @@ import respx
 from pydantic import SecretStr
 
 from graph.grounding import ground, known_components
-from graph.llms.base import LlmError
+from graph.llms.base import LlmError, Usage
 from graph.llms.openai import OpenAIAnalyst
 from graph.llms.openai_settings import Settings
 from graph.llms.rules import explain
@@ -276,3 +276,25 @@ async def test_secrets_are_masked_before_they_leave(analyst: OpenAIAnalyst) -> N
     for secret in ("kim@", "hunter2", "hunter3", "s3cr3t", "abc.def", "AKIA"):
         assert secret not in sent
     assert "[masked " in sent
+
+
+@pytest.mark.parametrize(
+    ("used", "told"),
+    [
+        ({"prompt_tokens": 3200, "completion_tokens": 640, "total_tokens": 3840}, [(3200, 640, 0.0144)]),
+        ({"prompt_tokens": 100}, [(100, 0, 0.00025)]),
+        ({"prompt_tokens": -5, "completion_tokens": "many"}, []),
+        (None, []),
+    ],
+)
+@respx.mock
+async def test_what_an_answer_cost_is_told_also_of_a_useless_one(
+    used: object, told: list[tuple[int, int, float]]
+) -> None:
+    heard: list[Usage] = []
+    settings = Settings(api_key=SecretStr("sk-x"), base_url="https://llm.test/v1", timeout_s=5, model="gpt-4o")
+    analyst = OpenAIAnalyst(settings, httpx.AsyncClient(), heard.append)
+    respx.post(URL).respond(json=completion("no JSON") | {"usage": used})
+    await failure(analyst)
+    await analyst.aclose()
+    assert [(u.prompt_tokens, u.completion_tokens, u.dollars) for u in heard] == told
