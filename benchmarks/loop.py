@@ -62,7 +62,10 @@ def measure(setting: Setting) -> list[Table]:
             client = world.start_api()
             world.start_worker()
             await_worker(world.database_url)
-            first.append(_analysed(world, client)[1])
+            taken, analysis = _analysed(world, client)
+            first.append(analysis)
+            world.decide(client, taken, "manual").raise_for_status()  # or the next alert would join it
+            _await(world, "select closed_at is not null from incident where id = %s", taken)
             incident, analysis = _analysed(world, client)
             warm.append(analysis)
             reactions.append(_decided(world, client, incident))
