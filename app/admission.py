@@ -13,6 +13,7 @@ from app.store import admission, alerts, incidents, silences
 from executors.base import Clock
 
 WORTH_TELLING_S = 5.0
+BEGINS_NOW = "POST /incidents/{id}/investigate begins it now"
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,14 @@ class Budget:
     def exhausted(self) -> str:
         """Why an incident waits whose service had its share; to be put after the service's name."""
         return (
-            f" had {self.per_service_hour} investigations within an hour"
-            " (AUTOPILOT_INVESTIGATIONS_PER_SERVICE_HOUR): this one waits"
+            f" has used its {self.per_service_hour} investigations an hour"
+            f" (AUTOPILOT_INVESTIGATIONS_PER_SERVICE_HOUR): this one waits; {BEGINS_NOW}"
         )
 
     @property
     def crowded(self) -> str:
         """Why an incident waits when all places are taken."""
-        return f"waits: {self.at_once} investigations run at once (AUTOPILOT_INVESTIGATIONS_AT_ONCE)"
+        return f"waits: {self.at_once} investigations run at once (AUTOPILOT_INVESTIGATIONS_AT_ONCE); {BEGINS_NOW}"
 
 
 async def admit(
@@ -53,19 +54,19 @@ async def admit(
     budget: Budget,
     *,
     state: admission.State | None = None,
-    opened: Sequence[str] | None = None,
+    touched: Sequence[str] | None = None,
 ) -> list[str]:
     """Start what the budget allows, in the caller's transaction; the ids that were started.
 
     Others that do the same wait for this transaction: two at once would spend the budget twice. ``state`` if it was
-    read already; ``opened`` if only these may have to be told why they wait.
+    read already; ``touched`` if only of these it has to be found out whether a silence holds them, and why they wait.
     """
     now = clock.now()
     if state is None:
         await alerts.take_turns(connection)
         state = await admission.state(connection, now, budget.at_once)
-    if state.silences:
-        await silences.settle(connection, now)
+    if state.silences and (touched is None or touched):
+        await silences.settle(connection, now, touched)
     if reason := _money_is_spent(state, budget):
         await admission.say_to_all(connection, now, reason)
         return []
@@ -77,7 +78,7 @@ async def admit(
         if started:
             await enqueue_advance_all(queue, connection, started)
             await _tell_waited(connection, rows, now)
-    left = opened if opened is None else sorted(set(opened) - set(started))
+    left = touched if touched is None else sorted(set(touched) - set(started))
     if left is None or left:
         await admission.say_why(connection, now, budget.per_service_hour, budget.exhausted, budget.crowded, left)
     return started
@@ -87,8 +88,8 @@ def _money_is_spent(state: admission.State, budget: Budget) -> str:
     if budget.dollars_per_day is None or float(state.dollars) < budget.dollars_per_day:
         return ""
     return (
-        f"waits until 00:00 UTC: {state.dollars:.2f} of {budget.dollars_per_day:.2f} dollars a day are spent on the"
-        " model (AUTOPILOT_INVESTIGATION_DOLLARS_PER_DAY)"
+        f"waits until 00:00 UTC: the day's {budget.dollars_per_day:.2f} dollars for the model are spent"
+        f" (AUTOPILOT_INVESTIGATION_DOLLARS_PER_DAY); {BEGINS_NOW}"
     )
 
 

@@ -29,11 +29,11 @@ class Delivery:
     """A delivery that is verified and, if possible, parsed."""
 
     sender: str
-    headers: Headers
-    body: bytes
+    headers: Headers = field(repr=False)  # they hold secrets
+    body: bytes = field(repr=False)
     parsed: Parsed | None  # None: a dead letter
     part: str = ""
-    error: str = ""  # why it could not be parsed
+    error: str = ""  # why it, or a part of it, could not be parsed
     id: UUID = field(default_factory=uuid4)
     stored: bool = False  # its raw row is there already: a dead letter that can be read now, or a job's answer
 
@@ -113,7 +113,8 @@ async def _store_raw(connection: Connection, deliveries: Sequence[Delivery]) -> 
 
 
 def _outcome(delivery: Delivery, placed: Sequence[Placed]) -> Outcome:
-    first = next((p for p in placed if p.incident_id), None)
+    with_one = [p for p in placed if p.incident_id]
+    first = next((p for p in with_one if p.became == "opened"), with_one[0] if with_one else None)
     return Outcome(
         delivery.id,
         tuple(placed),
@@ -195,8 +196,9 @@ async def _board(
 ) -> Board:
     """Everything these alerts may have to do with, locked."""
     cycles = {c.key: c for c in heard.cycles}
-    moving = {a.fingerprint for a in arrived if a.transition in CHANGES}  # reminders change no incident
-    ids = {c.incident_id for c in heard.cycles if c.incident_id and c.fingerprint in moving}
+    # Reminders change no incident. A cycle may be known by another fingerprint than its newest transition has.
+    moving = {name for a in arrived if a.transition in CHANGES for name in (a.fingerprint, a.cycle_key)}
+    ids = {c.incident_id for c in heard.cycles if c.incident_id and not moving.isdisjoint((c.fingerprint, c.key))}
     if any(a.transition in FIRES and not _said_before(a, cycles.get(a.cycle_key)) for a in arrived):
         ids.update(heard.near)
     members: list[Cycle] = []
@@ -235,8 +237,8 @@ async def _save(
     if board.adopted:
         await alerts.adopt(connection, board.adopted)
     if board.changed and (board.reopened or not crowded):
-        begin = [case.id for case in (*board.opened, *board.reopened.values()) if not case.closed]
-        await admission.admit(connection, desk.queue, desk.clock, budget, state=state, opened=begin)
+        touched = sorted({c.incident_id for c in board.changed.values() if c.incident_id})
+        await admission.admit(connection, desk.queue, desk.clock, budget, state=state, touched=touched)
 
 
 async def _save_known(desk: Desk, connection: Connection, board: Board) -> None:
@@ -264,7 +266,7 @@ async def replay_dead_letter(
 ) -> Outcome:
     """Read a dead letter again, after the parser or the catalogue was mended.
 
-    Raises UnreadablePayload if it still cannot be read, NotFound if it is none.
+    Raises UnreadablePayload if it, or a part of it, still cannot be read, NotFound if it is none.
     """
     async with transaction(desk.pool) as connection:
         await alerts.take_turns(connection)
@@ -278,7 +280,12 @@ async def replay_dead_letter(
             row["sender"], row["headers"], row["body"], parsed, row["part"], id=delivery_id, stored=True
         )
         outcome = (await accept_within(desk, connection, [delivery]))[0]
-        await alerts.mark_read(connection, delivery_id, parsed.note)
+        if parsed.left_out:
+            await alerts.mark_unreadable(connection, delivery_id, parsed.left_out)
+        else:
+            await alerts.mark_read(connection, delivery_id, parsed.note)
+    if parsed.left_out:
+        raise UnreadablePayload(parsed.left_out)
     return outcome
 
 
@@ -318,7 +325,8 @@ async def split(desk: Desk, incident_id: str, alert_ids: Sequence[UUID], caller:
         trigger = await alerts.newest_trigger(connection, [c.key for c in moving])
         assert trigger is not None
         alert = Alert.model_validate(trigger["body"])
-        case = Case(new_incident_id(), "received", alert.severity, alert=alert)
+        over = not any(c.state == "firing" for c in moving)  # then there is nothing to investigate
+        case = Case(new_incident_id(), "received", alert.severity, closed=over, recovered=over, alert=alert)
         await alerts.insert_incidents(connection, [case], desk.catalogue.environment)
         now = desk.clock.now()
         said = f"Split off incident {incident_id} by {caller.name}: {alert.title}"
@@ -326,6 +334,7 @@ async def split(desk: Desk, incident_id: str, alert_ids: Sequence[UUID], caller:
         await _move(desk, connection, moving, incident_id, case.id, f"split off by {caller.name}")
         pairs = [(m.fingerprint, s.fingerprint) for m in moving for s in staying]
         await alerts.insert_split_pairs(connection, pairs, caller.name)
+        await _close_if_over(connection, incident_id, staying)
         await admission.admit(connection, desk.queue, desk.clock, desk.budget)
     return case.id
 
@@ -353,10 +362,19 @@ async def move(desk: Desk, incident_id: str, alert_ids: Sequence[UUID], target: 
         await alerts.forget_split_pairs(connection, [(m.fingerprint, t.fingerprint) for m in moving for t in there])
         pairs = [(m.fingerprint, s.fingerprint) for m in moving for s in staying]
         await alerts.insert_split_pairs(connection, pairs, caller.name)
+        await _close_if_over(connection, incident_id, staying)
         if not staying and not cases[incident_id].closed:
             await incidents.set_status(
                 connection, incident_id, "closed", reason=f"all its alerts were moved to {target}"
             )
+
+
+async def _close_if_over(connection: Connection, incident_id: str, staying: Sequence[Cycle]) -> None:
+    """What is left of an incident may have recovered before."""
+    (case,) = await alerts.cases(connection, [incident_id])
+    undecided = not case.closed and not case.alone and case.status in UNDECIDED
+    if staying and undecided and not any(c.state == "firing" for c in staying):
+        await alerts.close_recovered(connection, [incident_id])
 
 
 async def _divide(

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import psycopg
+from procrastinate.exceptions import ConnectorException
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from app.embedded_postgres import EmbeddedPostgres
 from app.settings import Settings
@@ -20,6 +21,14 @@ Pool = AsyncConnectionPool[Connection]
 Row = dict[str, Any]
 T = TypeVar("T")
 
+DATABASE_AWAY = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.InternalError,
+    PoolTimeout,
+    ConnectorException,
+    TimeoutError,
+)
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 MIGRATION_LOCK = 4_242_001  # any constant; all processes use the same
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
@@ -56,7 +57,7 @@ def register_jobs(product: Product, runner: Runner) -> None:
             if await runner.count_failure(incident_id) >= MAX_FAILURES:
                 await runner.give_up(incident_id, f"{type(error).__name__}: {error}")
             raise
-        await admit_waiting(product)  # it has left its place
+        await admit_waiting(product, touched=())  # it has left its place
 
     @product.queue.task(name=SENDER_JOB, retry=Persevere(), pass_context=True)
     async def sender_job(context: JobContext, sender: str, arguments: dict[str, str], raw_id: str) -> None:
@@ -85,10 +86,10 @@ def _answer(sender: str, arguments: dict[str, str], raw_id: UUID, parsed: Parsed
     return Delivery(sender, {}, asked.encode(), replace(parsed, delivery_key=key), part="read")
 
 
-async def admit_waiting(product: Product) -> None:
-    """Begin the investigations that the budget allows now."""
+async def admit_waiting(product: Product, touched: Sequence[str] | None = None) -> None:
+    """Begin the investigations that the budget allows now; and, without ``touched``, say again why the others wait."""
     async with transaction(product.pool) as connection:
-        await admit(connection, product.queue, product.clock, product.desk.budget)
+        await admit(connection, product.queue, product.clock, product.desk.budget, touched=touched)
 
 
 async def run_worker(product: Product, runner: Runner, stop: asyncio.Event) -> None:

@@ -47,7 +47,8 @@ def create_app(settings: Settings, database_url: str, *, worker: bool = True, co
     app = FastAPI(title="AIOps Auto Pilot", version="1", description=DESCRIPTION, lifespan=lifespan, openapi_url=None)
     problems.install(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    for router in (webhooks.router, incidents.router, decisions.router, alerts.router):
+    app.include_router(webhooks.router)
+    for router in (incidents.router, decisions.router, alerts.router):
         app.include_router(router, responses=problems.responses(422, 503))
     app.include_router(tools.router)
     app.include_router(health.router)

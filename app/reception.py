@@ -8,9 +8,10 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 
-from psycopg import DataError, IntegrityError
+from psycopg.errors import ProgramLimitExceeded
 
 from app.alerts import Delivery, Outcome, accept
+from app.db import DATABASE_AWAY
 from app.desk import Desk
 
 MOST_AT_ONCE = 100  # deliveries in a transaction
@@ -51,18 +52,21 @@ class Reception:
     async def _commit(self, batch: Sequence[tuple[Delivery, asyncio.Future[Outcome]]]) -> None:
         try:
             outcomes = await accept(self.desk, [delivery for delivery, _ in batch])
-        except (DataError, IntegrityError) as error:
-            if len(batch) == 1:
-                _settle(batch[0][1], error)
+        except Exception as error:  # noqa: BLE001  whatever it is, its sender is told
+            if len(batch) > 1 and _one_is_at_fault(error):
+                for one in batch:  # the others must not pay for it
+                    await self._commit([one])
                 return
-            for one in batch:  # one of them is at fault: the others must not pay for it
-                await self._commit([one])
-        except Exception as error:  # noqa: BLE001  whatever it is, each of them is told
             for _, answer in batch:
                 _settle(answer, error)
         else:
             for (_, answer), outcome in zip(batch, outcomes, strict=True):
                 _settle(answer, outcome)
+
+
+def _one_is_at_fault(error: Exception) -> bool:
+    """Whether it is something in a delivery, and not the database as a whole."""
+    return isinstance(error, ProgramLimitExceeded) or not isinstance(error, DATABASE_AWAY)
 
 
 def _settle(answer: "asyncio.Future[Outcome]", said: Outcome | Exception) -> None:

@@ -1,11 +1,12 @@
 """Alerts and dead letters: list, replay, take apart, put together; silences."""
 
+import re
 from datetime import datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Self
 from uuid import UUID
 
 from fastapi import APIRouter, HTTPException, Query, Response
-from pydantic import BaseModel, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from app import alerts, silences
 from app.api.access import CallerDep, ProductDep
@@ -15,6 +16,7 @@ from app.api.text import IsoTime, StorableText
 from app.db import Row
 from app.desk import require
 from app.incidents import investigate_now
+from app.intake import slack
 from app.intake.base import UnreadablePayload
 from app.store import alerts as store
 from app.store import silences as silence_store
@@ -22,6 +24,14 @@ from app.store import silences as silence_store
 router = APIRouter(tags=["alerts"])
 
 PREVIEW = 2000  # characters of a dead letter's body
+# Slack sends its old verification token, and addresses at which whoever knows them may post, in every body: in JSON, in
+# a form, and in JSON that is a field of a form. A preview may end within one.
+SLACKS_SECRETS = re.compile(
+    r"""(?P<json>"(?:token|response_url)"\s*:\s*")(?:[^"\\]|\\.)*"""
+    r"""|(?P<encoded>%22(?:token|response_url)%22(?:\+|%20)*%3A(?:\+|%20)*%22)(?:(?!%22|&|%5C).|%5C(?:%..|[^%&]))*"""
+    r"""|(?P<form>(?:^|&)(?:token|response_url)=)[^&]*""",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 class AlertLine(BaseModel):
@@ -73,6 +83,8 @@ class Replayed(BaseModel):
 class AlertIds(BaseModel):
     """Alerts of one incident; the whole alert cycle of each goes with it."""
 
+    model_config = ConfigDict(extra="forbid")
+
     alert_ids: list[UUID] = Field(min_length=1, max_length=500)
 
 
@@ -89,7 +101,11 @@ class SplitOff(BaseModel):
 
 
 class SilenceBody(BaseModel):
-    """A window in which matching alerts are stored and linked, but not investigated. What is null matches any."""
+    """A window in which matching alerts are stored and linked, but not investigated. What is null matches any; name a
+    service, a rule or a fingerprint, or say `everything`.
+    """
+
+    model_config = ConfigDict(extra="forbid")
 
     starts_at: IsoTime | None = Field(default=None, description="Null: now")
     ends_at: IsoTime
@@ -97,10 +113,19 @@ class SilenceBody(BaseModel):
     service: StorableText | None = Field(default=None, max_length=200)
     rule: StorableText | None = Field(default=None, max_length=300, examples=["datadog:monitor:141878267"])
     fingerprint: StorableText | None = Field(default=None, max_length=300)
+    everything: bool = False
+
+    @model_validator(mode="after")
+    def _says_what(self) -> Self:
+        if not (self.service or self.rule or self.fingerprint or self.everything):
+            raise ValueError('name a service, a rule or a fingerprint; to silence all alerts, say "everything": true')
+        return self
 
 
 class SnoozeBody(BaseModel):
     """Silence what an incident's alerts watch."""
+
+    model_config = ConfigDict(extra="forbid")
 
     minutes: int = Field(ge=1, le=60 * 24 * 30)
     reason: StorableText = Field(default="snoozed", min_length=1, max_length=300)
@@ -170,7 +195,7 @@ async def list_dead_letters(
             part=row["part"],
             received_at=row["received_at"],
             error=row["parse_error"],
-            preview=bytes(row["body"])[:PREVIEW].decode("utf-8", "replace"),
+            preview=_preview(row["sender"], bytes(row["body"])),
         )
         for row in rows[:limit]
     ]
@@ -201,7 +226,7 @@ async def replay_dead_letter(delivery_id: UUID, product: ProductDep, who: Caller
 )
 async def split_incident(incident_id: str, body: AlertIds, product: ProductDep, who: CallerDep) -> SplitOff:
     """They get an incident of their own, and are not merged with this one's other alerts again."""
-    return SplitOff(incident_id=await alerts.split(product.desk, _storable(incident_id), body.alert_ids, who))
+    return SplitOff(incident_id=await alerts.split(product.desk, incident_id, body.alert_ids, who))
 
 
 @router.post(
@@ -213,7 +238,7 @@ async def split_incident(incident_id: str, body: AlertIds, product: ProductDep, 
 )
 async def move_alerts(incident_id: str, body: MoveBody, product: ProductDep, who: CallerDep) -> None:
     """An incident that has no alert left is closed."""
-    await alerts.move(product.desk, _storable(incident_id), body.alert_ids, body.to, who)
+    await alerts.move(product.desk, incident_id, body.alert_ids, body.to, who)
 
 
 @router.post(
@@ -225,7 +250,7 @@ async def move_alerts(incident_id: str, body: MoveBody, product: ProductDep, who
 )
 async def investigate_incident(incident_id: str, product: ProductDep, who: CallerDep) -> None:
     """Whatever the budget or a silence says."""
-    await investigate_now(product.desk, _storable(incident_id), who)
+    await investigate_now(product.desk, incident_id, who)
 
 
 @router.post(
@@ -236,9 +261,7 @@ async def investigate_incident(incident_id: str, product: ProductDep, who: Calle
 )
 async def snooze_incident(incident_id: str, body: SnoozeBody, product: ProductDep, who: CallerDep) -> list[SilenceLine]:
     """One silence for each rule and resource of it."""
-    made = await silences.snooze(
-        product.desk, _storable(incident_id), timedelta(minutes=body.minutes), body.reason, who
-    )
+    made = await silences.snooze(product.desk, incident_id, timedelta(minutes=body.minutes), body.reason, who)
     return [SilenceLine.model_validate(row) for row in made]
 
 
@@ -253,8 +276,8 @@ async def list_silences(product: ProductDep, _: CallerDep) -> list[SilenceLine]:
 @router.post("/silences", status_code=201, summary="Plan a maintenance window", responses=responses(400, 401, 403, 413))
 async def create_silence(body: SilenceBody, product: ProductDep, who: CallerDep) -> SilenceLine:
     """Alerts that match are stored and linked; their investigation waits until the window is over."""
-    starts_at = body.starts_at or product.clock.now()
-    row = await silences.create(product.desk, who, **{**body.model_dump(), "starts_at": starts_at})
+    wanted = body.model_dump(exclude={"everything"}) | {"starts_at": body.starts_at or product.clock.now()}
+    row = await silences.create(product.desk, who, **wanted)
     return SilenceLine.model_validate(row)
 
 
@@ -267,11 +290,12 @@ async def create_silence(body: SilenceBody, product: ProductDep, who: CallerDep)
 )
 async def end_silence(silence_id: str, product: ProductDep, who: CallerDep) -> None:
     """What waited for it is investigated, unless it recovered."""
-    await silences.end(product.desk, _storable(silence_id), who)
+    await silences.end(product.desk, silence_id, who)
 
 
-def _storable(text: str) -> str:
-    return text.replace("\x00", "")
+def _preview(sender: str, body: bytes) -> str:
+    text = body[:PREVIEW].decode("utf-8", "replace")
+    return SLACKS_SECRETS.sub(lambda found: found[found.lastgroup or 0], text) if sender == slack.NAME else text
 
 
 def _position(after: str | None) -> tuple[datetime, UUID] | None:

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 from fastapi import APIRouter, Header, HTTPException, Query, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
-from pydantic import BaseModel, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from app import report
@@ -35,6 +35,8 @@ EVENT_ID = re.compile(r"[0-9]{1,18}")
 
 class OpenIncident(BaseModel):
     """A service and the time its trouble showed."""
+
+    model_config = ConfigDict(extra="forbid")
 
     service: StorableText = Field(min_length=1, max_length=200, examples=["payment-service"])
     occurred_at: IsoTime = Field(examples=["2024-12-20T09:15:00Z"])
@@ -289,7 +291,7 @@ async def load_report(product: Product, incident_id: str) -> report.Report:
 
 
 async def _row(connection: Connection, incident_id: str) -> Row:
-    row = await store.get(connection, incident_id) if "\x00" not in incident_id else None
+    row = await store.get(connection, incident_id)
     if row is None:
         raise NotFound(incident_id)
     return row

@@ -1,18 +1,17 @@
 """RFC 9457 problem details: the one shape of every error."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from procrastinate.exceptions import ConnectorException
-from psycopg import DataError, InterfaceError, InternalError, OperationalError
-from psycopg_pool import PoolTimeout
+from psycopg import DataError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from app.db import DATABASE_AWAY
 from app.desk import Conflict, NotAllowed, NotFound, Unusable
 from app.reception import Overloaded
 
@@ -29,15 +28,16 @@ class Problem(BaseModel):
     errors: list[str] = Field(default_factory=list, description="One sentence per field, for 422")
 
 
-def responses(*statuses: int) -> dict[int | str, dict[str, object]]:
-    """The OpenAPI entries for these error statuses, each with an example."""
+def responses(*statuses: int, said: Mapping[int, str] | None = None) -> dict[int | str, dict[str, object]]:
+    """The OpenAPI entries for these error statuses, each with an example; ``said`` where it is not the usual one."""
+    examples = EXAMPLES | dict(said or {})
     return {
         status: {
-            "description": f"{HTTPStatus(status).phrase}: {EXAMPLES[status]}",
+            "description": f"{HTTPStatus(status).phrase}: {examples[status]}",
             "content": {
                 "application/problem+json": {
                     "schema": Problem.model_json_schema(),
-                    "example": _body(status, EXAMPLES[status]).model_dump(),
+                    "example": _body(status, examples[status]).model_dump(),
                 }
             },
         }
@@ -84,16 +84,18 @@ def install(app: FastAPI) -> None:
 
 
 USE_CASE_ERRORS = {NotFound: 404, NotAllowed: 403, Conflict: 409, Unusable: 422}
-DATABASE_AWAY = (OperationalError, InterfaceError, InternalError, PoolTimeout, ConnectorException, TimeoutError)
 
 
 def _saying(status: int) -> Callable[[Request, Exception], JSONResponse]:
     return lambda _, error: problem(status, str(error))
 
 
-def _http(_: Request, error: Exception) -> JSONResponse:
+def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return problem(error.status_code, str(error.detail), headers=dict(error.headers) if error.headers else None)
+    said = str(error.detail)
+    if said == HTTPStatus(error.status_code).phrase:  # the framework's: nothing is there
+        said = f"{request.method} {request.url.path} is no call of this API; GET /docs lists them."
+    return problem(error.status_code, said, headers=dict(error.headers) if error.headers else None)
 
 
 def _validation(_: Request, error: Exception) -> JSONResponse:

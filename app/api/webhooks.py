@@ -30,7 +30,18 @@ class WebhookRoute(APIRoute):
 router = APIRouter(prefix="/webhooks", tags=["webhooks"], route_class=WebhookRoute)
 
 BODY_WITHIN_S = 10.0
-REFUSALS = responses(401, 403, 408, 413, 503)
+CHALLENGE = {"WWW-Authenticate": 'Bearer, Basic realm="AIOps Auto Pilot"'}  # some clients send no password before it
+REFUSALS = responses(
+    401,
+    403,
+    408,
+    413,
+    503,
+    said={
+        401: "Send one of AUTOPILOT_DATADOG_WEBHOOK_TOKENS in X-AIOps-Token, as bearer token or as Basic password.",
+        403: "arn:aws:sns:us-east-1:123456789012:other is not in AUTOPILOT_CLOUDWATCH_TOPIC_ARNS.",
+    },
+)
 
 
 class PlacedAlert(BaseModel):
@@ -245,15 +256,15 @@ async def _take(request: Request, name: str, part: str = "") -> tuple[Delivery, 
     try:
         await sender.verify(incoming)
     except Unauthentic as error:
-        raise HTTPException(401, str(error)) from None
+        raise HTTPException(401, str(error), CHALLENGE) from None
     except NotAllowed as error:
         raise HTTPException(403, str(error)) from None
     except IntakeUnavailable as error:
         raise HTTPException(503, str(error), {"Retry-After": "5"}) from None
     parsed: Parsed | None = None
-    why = ""
     try:
         parsed = sender.parse(incoming, product.directory)
+        why = parsed.left_out
     except UnreadablePayload as error:
         why = str(error)
     delivery = Delivery(name, headers, incoming.body, parsed, part, why)

@@ -132,7 +132,10 @@ def delivery_key(scope: str, payload: Mapping[str, JsonValue], group: Sequence[M
 
 
 def readable(things: Sequence[Thing], make: Callable[[Thing], Alert]) -> tuple[tuple[Alert, ...], str]:
-    """An alert of each thing, and a note on those left out. Raises UnreadablePayload where not one can be read."""
+    """An alert of each thing, and what to say of those left out, for ``Parsed.left_out``.
+
+    Raises UnreadablePayload where not one can be read.
+    """
     alerts, troubles = [], []
     for thing in things[:MAX_ALERTS]:
         try:
@@ -141,12 +144,12 @@ def readable(things: Sequence[Thing], make: Callable[[Thing], Alert]) -> tuple[t
             troubles.append(str(error))
     if troubles and not alerts:
         raise UnreadablePayload(troubles[0])
-    notes = []
+    left_out = []
     if troubles:
-        notes.append(f"{len(troubles)} of {len(things)} alerts left out: {troubles[0]}")
+        left_out.append(f"{len(troubles)} of {len(things)} alerts left out: {troubles[0]}")
     if len(things) > MAX_ALERTS:
-        notes.append(f"only the first {MAX_ALERTS} of {len(things)} alerts were read; split the group")
-    return tuple(alerts), "; ".join(notes)
+        left_out.append(f"only the first {MAX_ALERTS} of {len(things)} alerts were read; split the group")
+    return tuple(alerts), "; ".join(left_out)
 
 
 def alert_of(member: Member, source: str, scope: str, directory: Directory) -> Alert:

@@ -49,7 +49,7 @@ def scope_key(scope: Mapping[str, str]) -> str:
 
 def rule_of(monitor: str) -> str:
     """The rule of an alert: its monitor."""
-    return f"{NAME}:monitor:{monitor}"
+    return indexable(f"{NAME}:monitor:{monitor}")
 
 
 def bounded(resources: Mapping[str, str]) -> dict[str, str]:

@@ -60,11 +60,12 @@ class Alertmanager(Sender):
         group = members(payload)
         if group is None:
             raise UnreadablePayload("the payload has no list `alerts`; is this Alertmanager's webhook of version 4?")
-        alerts, note = readable(group, lambda member: alert_of(member, NAME, NAME, directory))
+        alerts, left_out = readable(group, lambda member: alert_of(member, NAME, NAME, directory))
         return Parsed(
             alerts=alerts,
             delivery_key=delivery_key(NAME, payload, group),
-            note="; ".join(filter(None, (note, truncated(payload)))),
+            left_out=left_out,
+            note=truncated(payload),  # no dead letter: reading it again finds no more
         )
 
 

@@ -59,8 +59,8 @@ class UnreadablePayload(IntakeError):
 class Incoming:
     """One delivery, as it came over HTTP."""
 
-    headers: Headers
-    body: bytes
+    headers: Headers = field(repr=False)  # they hold secrets
+    body: bytes = field(repr=False)
     part: str = ""  # what follows the sender's name in the path: `events`, or the name of a generic webhook
 
 
@@ -82,6 +82,7 @@ class Parsed:
     jobs: tuple[Job, ...] = ()
     delivery_key: str | None = None  # the same for every re-send of one delivery; None: two never count as the same
     asked_by: str = ""  # a person who wants this very investigation: it is not merged into another
+    left_out: str = ""  # what part of it could not be read, and why: it is a dead letter as well
     note: str = ""  # what to say of it, where it is more than what became of the alerts
     private: bool = False  # none of our business, such as people's talk in a channel: not stored at all
     answer: Mapping[str, JsonValue] | None = None  # what this sender must be answered instead of our usual JSON
@@ -132,19 +133,23 @@ class Directory:
                     self._by_resource.setdefault((key, dimension), name)
 
     def service_for(self, named: str = "", resources: Mapping[str, str] | None = None, text: str = "") -> str:
-        """The service by its name, else by a resource of the catalogue, else by a catalogue name in the text, else
-        the first resource that is named at all; empty if there is none. ``resources`` are tags or CloudWatch
-        dimensions, the most telling first.
+        """The service by its name in the catalogue, else by a resource that the catalogue gives to one, else by the
+        name as it is, else by a resource or a word of the text that is called like one, else the first resource that is
+        named at all; empty if there is none. ``resources`` are tags or CloudWatch dimensions, the most telling first.
         """
         services, resources = self.catalogue.services, resources or {}
-        if named:
-            return named if named in services else self._by_resource.get(("service", named), named)
+        if named in services:
+            return named
+        if named and (tagged := self._by_resource.get(("service", named))):
+            return tagged
         if (pair := _ecs(resources.get("ClusterName", ""), resources.get("ServiceName", ""))) in self._by_resource:
             return self._by_resource[pair]
         for key, value in resources.items():
-            if found := self._by_resource.get((key, value)) or (value if value in services else None):
+            # a value that only looks like a service's name says less than the name that the alert gives its service
+            alike = value if value in services and not named else None
+            if found := self._by_resource.get((key, value)) or alike:
                 return found
-        return self._named_in(text) or next(filter(None, resources.values()), "")
+        return named or self._named_in(text) or next(filter(None, resources.values()), "")
 
     def _named_in(self, text: str) -> str:
         """The longest catalogue name that stands in the text as a word of its own."""

@@ -21,7 +21,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.catalogue import AutopilotYaml
 from app.clock import Clock
-from app.intake._alarms import ARN, SOURCE, Node, alert_of, from_message, from_row
+from app.intake import eventbridge
+from app.intake._alarms import ARN, SOURCE, Node, alert_of, from_message, from_row, items
 from app.intake._sns import TOPIC, Certificates, Envelope, authenticate, envelope
 from app.intake.base import (
     CommaList,
@@ -76,6 +77,9 @@ class Settings(BaseSettings):
     accept_sha1: bool = Field(
         default=False, description="Take messages of topics whose attribute SignatureVersion is still 1"
     )
+    any_certificate_name: bool = Field(
+        default=False, description="Take any name of Amazon's signing certificate, should Amazon change how it names it"
+    )
     endpoint_url: str | None = Field(default=None, description="Another endpoint of SNS than the topic's region has")
 
 
@@ -99,16 +103,22 @@ def reader(region: str | None) -> "CloudWatchClient | None":
 
 def create(clock: Clock, config: AutopilotYaml) -> "Cloudwatch":
     """The sender."""
-    return Cloudwatch(Settings(), Certificates())
+    by_event = bool(eventbridge.Settings().api_keys)
+    return Cloudwatch(Settings(), Certificates(), by_event=by_event)
 
 
 class Cloudwatch(Sender):
-    """``app.intake.base.Sender``. ``connect`` reaches CloudWatch itself."""
+    """``app.intake.base.Sender``. ``connect`` reaches CloudWatch itself; ``by_event``: EventBridge tells of alarms too,
+    and needs no action of theirs for it.
+    """
 
     name = NAME
 
-    def __init__(self, settings: Settings, certificates: Certificates, connect: Connect = reader) -> None:
+    def __init__(
+        self, settings: Settings, certificates: Certificates, connect: Connect = reader, *, by_event: bool = False
+    ) -> None:
         self.settings, self._certificates, self._connect = settings, certificates, connect
+        self._by_event = by_event
 
     async def verify(self, incoming: Incoming) -> None:
         """See app.intake.base.Sender. No request is made for a topic that is not on the list."""
@@ -121,7 +131,12 @@ class Cloudwatch(Sender):
         except UnreadablePayload as error:
             raise Unauthentic(f"Nothing here is signed: {error}") from None
         self._check_topic(message.topic_arn)
-        await authenticate(message, self._certificates, accept_sha1=self.settings.accept_sha1)
+        await authenticate(
+            message,
+            self._certificates,
+            accept_sha1=self.settings.accept_sha1,
+            any_certificate_name=self.settings.any_certificate_name,
+        )
 
     def parse(self, incoming: Incoming, directory: Directory) -> Parsed:
         """See app.intake.base.Sender."""
@@ -139,12 +154,16 @@ class Cloudwatch(Sender):
         return await super().perform(arguments, directory)
 
     async def missed(self, directory: Directory) -> Parsed | None:
-        """Every alarm that is in ALARM now; None without AWS credentials. Raises IntakeUnavailable."""
+        """Every alarm that is in ALARM now and tells somebody; None without AWS credentials. Raises
+        IntakeUnavailable.
+        """
         rows = await asyncio.to_thread(self._in_alarm)
         if rows is None:
             return None
-        alerts, unplaced = _placed(rows, directory)
+        telling = [row for row in rows if _notifies(row, by_event=self._by_event)]
+        alerts, unplaced = _placed(telling, directory)
         notes = [f"{unplaced} alarms in ALARM name no service"] if unplaced else []
+        notes += [f"{silent} alarms in ALARM notify nobody"] if (silent := len(rows) - len(telling)) else []
         notes += [f"only the first {MOST} alarms were read"] if len(rows) >= MOST else []
         return Parsed(alerts=alerts, note="; ".join(notes))
 
@@ -238,6 +257,14 @@ def _named(name: str, client: "CloudWatchClient") -> list[Node]:
 
 def _rows(page: "DescribeAlarmsOutputTypeDef") -> Iterable[Node]:
     return (*page.get("MetricAlarms", ()), *page.get("CompositeAlarms", ()), *page.get("LogAlarms", ()))
+
+
+def _notifies(row: Node, *, by_event: bool) -> bool:
+    """Whether its owner wants anybody to hear of it; whom does not matter. An alarm that only scales is at work."""
+    if row.get("ActionsEnabled") is False or row.get("ActionsSuppressedBy"):
+        return False
+    actions = [text_of(action) for action in items(row.get("AlarmActions"))]
+    return any(a.split(":")[2:3] != ["autoscaling"] for a in actions) if actions else by_event
 
 
 def _placed(rows: Iterable[Node], directory: Directory) -> tuple[tuple[Alert, ...], int]:

@@ -7,7 +7,7 @@ a caller, or merely a rule, have nothing to do with each other.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -18,21 +18,21 @@ from collectors.base import Edge
 HOPS = 2  # further away a fault is rarely told from noise
 SAME_RESOURCE, SAME_SERVICE = 0.9, 0.8
 CONSEQUENCE = {1: 0.7, 2: 0.55}  # by hops from the alert's service down to one that alerts already
-CAUSE = {1: 0.65, 2: 0.5}  # by hops from a service that alerts already down to the alert's
+CAUSE = {1: 0.65, 2: 0.55}  # by hops from a service that alerts already down to the alert's
 NAMED = 0.15  # on top, where an alert names the service that alerts already: «GET /search is slow»
 SAME_WORDS = 0.2  # at most, on top of the above: words alone merge nothing
 FADES = 0.3  # what a score loses over the whole window
-# Shared by half the company: they say nothing about two alerts. Anything else is a resource.
-BROAD = frozenset(
-    """account alertname app application availability-zone availability_zone aws.account aws.region cluster clustername
-    component datacenter env environment grafana_folder job kube_cluster_name kube_namespace kubernetes_cluster
-    namespace prometheus region service service.name service_name severity site source stage team tier version
-    zone""".split()  # noqa: SIM905  readable as it is
+# Tags, labels and dimensions that name one thing. Most do not: two services with `http.status_code:500`, or in the same
+# cluster, have nothing to do with each other.
+IDENTIFYING = frozenset(
+    """autoscalinggroupname bucketname cacheclusterid cachenodeid clusteridentifier container.id container_id
+    db.instance dbclusteridentifier dbinstanceidentifier deliverystreamname domain filesystemid function
+    functionname host host.name hostname instance instance_id instanceid job_name k8s.node.name k8s.pod.name
+    natgatewayid node node_name pod pod_name queue queuename replicationgroupid server statemachinearn
+    streamname tablename targetgroup taskid topic topicname tunnelid volumeid vpnid""".split()  # noqa: SIM905  readable as it is
 )
 # What breaks on its own and never because a callee failed.
-OWN_FAULT = re.compile(
-    r"\b(disk|inodes?|filesystem|volume|certificate|expir\w*|backup|licen[cs]e|ntp|clock skew)\b", re.IGNORECASE
-)
+OWN_FAULT = re.compile(r"\b(disk|inodes?|filesystem|certificate|backup|licen[cs]e|ntp|clock skew)\b", re.IGNORECASE)
 WORD = re.compile(r"[^\W\d_]{3,}")
 
 
@@ -126,14 +126,18 @@ def _reach(next_to: Mapping[str, set[str]], start: str) -> dict[str, int]:
 
 def resource_pairs(resources: Mapping[str, str]) -> frozenset[str]:
     """Those tags, labels or dimensions that name one thing, as ``key:value``."""
-    return frozenset(f"{key}:{value}"[:300] for key, value in resources.items() if key.lower() not in BROAD and value)
+    return frozenset(f"{key}:{value}"[:300] for key, value in resources.items() if key.lower() in IDENTIFYING and value)
 
 
-def fit(alert: Subject, members: Sequence[Subject], topology: Topology, rules: Correlation) -> Match | None:
-    """The best match of an alert with one of an incident's; None below the threshold."""
+def fit(
+    alert: Subject, members: Sequence[Subject], services: Set[str], topology: Topology, rules: Correlation
+) -> Match | None:
+    """The best match of an alert with one of an incident's; None below the threshold.
+
+    ``services`` are those of all the incident's alerts, of which ``members`` may be a few.
+    """
     if alert.rule in rules.never:
         return None
-    services = {m.service for m in members}
     best: Match | None = None
     for member in members:
         if member.rule in rules.never or not _same_environment(alert, member):
@@ -148,7 +152,7 @@ def _same_environment(alert: Subject, member: Subject) -> bool:
     return not alert.environment or not member.environment or alert.environment == member.environment
 
 
-def _match(alert: Subject, member: Subject, services: set[str], topology: Topology, rules: Correlation) -> Match | None:
+def _match(alert: Subject, member: Subject, services: Set[str], topology: Topology, rules: Correlation) -> Match | None:
     apart = abs(alert.at - member.at)
     if apart > rules.window:
         return None
@@ -162,7 +166,7 @@ def _match(alert: Subject, member: Subject, services: set[str], topology: Topolo
 
 
 def _base(
-    alert: Subject, member: Subject, services: set[str], topology: Topology, rules: Correlation
+    alert: Subject, member: Subject, services: Set[str], topology: Topology, rules: Correlation
 ) -> tuple[float, str]:
     if rules.resource and (shared := sorted(alert.resources & member.resources)):
         return SAME_RESOURCE, f"both are about {shared[0]}"
@@ -193,7 +197,7 @@ def _each_for_itself(alert: Subject, member: Subject) -> bool:
     return bool((alert.own_fault or member.own_fault) and alert.resources and member.resources)
 
 
-def _explained(service: str, services: set[str], topology: Topology) -> bool:
+def _explained(service: str, services: Set[str], topology: Topology) -> bool:
     """Whether something the service calls alerts already in the incident."""
     return any(topology.down(service, other) for other in services)
 

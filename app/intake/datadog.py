@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.catalogue import AutopilotYaml
 from app.clock import Clock
+from app.intake._alert_groups import link
 from app.intake._datadog_monitors import (
     MOST_ALERTS,
     NAME,
@@ -48,6 +49,8 @@ NO_SERVICE = (
 )
 UNSET = re.compile(r"^\$[A-Z_]+(\[[^\]]*\])?$")
 TITLE_PREFIX = re.compile(r"^(?:\[(?:P\d|TEST)\]\s*)*\[(?P<transition>[A-Za-z -]+?)(?: on \{(?P<scope>[^}]*)\})?\]\s*")
+TEST_PREFIX = re.compile(r"^(?:\[P\d\]\s*)*\[TEST\]")
+TEST_TEXT = "Test notification triggered by"
 MONITOR_LINK = re.compile(r"monitors[/#](\d+)")
 ALERT_TYPE: Mapping[str, Severity] = {"error": "critical", "warning": "warning", "info": "info", "success": "info"}
 
@@ -150,6 +153,8 @@ class Datadog(Sender):
     def parse(self, incoming: Incoming, directory: Directory) -> Parsed:
         """See app.intake.base.Sender."""
         payload = _payload(incoming)
+        if _is_test(payload):
+            return Parsed(note="a test notification", delivery_key=delivery_key(payload))
         return Parsed(alerts=(_alert(payload, directory),), delivery_key=delivery_key(payload))
 
     async def perform(self, arguments: Mapping[str, str], directory: Directory) -> Parsed:
@@ -218,47 +223,56 @@ def delivery_key(payload: Payload) -> str | None:
     if not (event or updated):
         return None
     said = _get(payload, "transition") or _get(payload, "title")
-    return f"{NAME}:{digest_key(_org(payload), event, said, updated)}"
+    # An event is of one group of one monitor; without it, many of them may change in the same millisecond.
+    group = () if event else (_monitor(payload), _get(payload, "scope"), _title(payload))
+    return f"{NAME}:{digest_key(_org(payload), event, said, updated, *group)}"
+
+
+def _is_test(payload: Payload) -> bool:
+    """«Test Notifications» of a monitor: it tells of an alert, or a recovery, that never was."""
+    texts = (_get(payload, "message"), _get(payload, "body"))
+    return TEST_PREFIX.match(_title(payload)) is not None or any(TEST_TEXT in text for text in texts)
 
 
 def _alert(p: Payload, directory: Directory) -> Alert:
-    title = _get(p, "title") or _get(p, "alert_title")
+    title = _title(p)
     if not title:
         raise UnreadablePayload("the payload has no title")
     prefix = TITLE_PREFIX.match(title)
+    bare = title[prefix.end() :] if prefix else title
     tags = tags_of(_get(p, "tags"))
     scope = tags_of(_get(p, "scope")) or tags_of((prefix["scope"] or "") if prefix else "")
     resources = dict(scope)
     resources.update((k, tags[k]) for k in ("host", "container_id", "pod_name") if k in tags)
     if host := _get(p, "hostname"):
         resources.setdefault("host", host)
-    text = _get(p, "message") or _get(p, "body")
+    text = _text(p)
+    # The group's own first, as where Datadog is asked: the tags hold those of the monitor too.
     service = directory.service_for(
-        _get(p, "service") or tags.get("service", "") or scope.get("service", ""), resources, f"{title} {text}"
+        scope.get("service", "") or _get(p, "service") or tags.get("service", ""), resources, f"{title} {text}"
     )
     if not service:
         raise UnreadablePayload(NO_SERVICE)
     transition = _get(p, "transition") or (prefix["transition"] if prefix else "")
-    monitor = _get(p, "monitor_id") or next(iter(MONITOR_LINK.findall(text)), "")
+    monitor = _monitor(p)
     group = scope_key(scope) or service
     rule = rule_of(monitor) if monitor else ""
-    cycle = _get(p, "cycle_key") or _get(p, "aggreg_key") or f"{monitor}|{group}"
+    # Only Datadog's own cycle is of one group; without any monitor, what it is about is in the title alone.
+    cycle = _get(p, "cycle_key") or f"{_get(p, 'aggreg_key') or monitor or bare}|{group}"
     return Alert(
         source=NAME,
         rule=rule,
-        title=(title[prefix.end() :] if prefix else title)[:500],
+        title=bare[:500],
         severity=_severity(p, transition),
         service=service[:200],
-        environment=_get(p, "env") or tags.get("env", ""),
+        environment=(_get(p, "env") or tags.get("env", ""))[:200],
         resources=bounded(resources),
         occurred_at=believable((_moment(p, "date"), _moment(p, "last_updated"))),
         changed_at=believable((_moment(p, "last_updated"), _moment(p, "date"))),
-        fingerprint=indexable(
-            f"{rule}:{group}" if monitor else f"{NAME}:{title[prefix.end() if prefix else 0 :]}:{group}"
-        ),
+        fingerprint=indexable(f"{rule}:{group}" if monitor else f"{NAME}:{_org(p)}:{bare}:{group}"),
         cycle_key=f"{NAME}:{_org(p)[:100]}:{indexable(cycle)}",
         transition=_transition(transition),
-        url=_get(p, "link") or None,
+        url=link([_get(p, "link")]),
         text=text[:4000],
     )
 
@@ -267,6 +281,19 @@ def _get(payload: Payload, key: str) -> str:
     """A value as text; Datadog leaves an unset variable as its own name."""
     text = text_of(payload.get(key))
     return "" if UNSET.match(text) else text
+
+
+def _title(payload: Payload) -> str:
+    return _get(payload, "title") or _get(payload, "alert_title")
+
+
+def _text(payload: Payload) -> str:
+    return _get(payload, "message") or _get(payload, "body")
+
+
+def _monitor(payload: Payload) -> str:
+    """The monitor's id; the default payload has it in a link only."""
+    return _get(payload, "monitor_id") or next(iter(MONITOR_LINK.findall(_text(payload))), "")
 
 
 def _org(payload: Payload) -> str:

@@ -89,7 +89,11 @@ class EventBridge(Sender):
 
 
 def _alarm(event: Node, directory: Directory) -> Parsed:
-    return Parsed(alerts=(alert_of(from_event(event), directory),))
+    alert = alert_of(from_event(event), directory)
+    by = text(node(_detail(event).get("state")), "actionsSuppressedBy")
+    if by and alert.transition == "firing":  # a recovery is one all the same
+        return Parsed(note=f"stored; not used: the alarm's actions are suppressed by {by[:100]}")
+    return Parsed(alerts=(alert,))
 
 
 # --- what AWS changed ---

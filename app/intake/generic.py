@@ -80,8 +80,9 @@ class Generic(Sender):
         reader = self.readers[incoming.part]
         payload = _json(incoming.body)
         items = reader.items(payload)
-        alerts, note = readable(items, lambda item: reader.alert(item, directory))
-        return Parsed(alerts=alerts, delivery_key=reader.delivery_key(payload, items, incoming.body), note=note)
+        alerts, left_out = readable(items, lambda item: reader.alert(item, directory))
+        key = reader.delivery_key(payload, items, incoming.body)
+        return Parsed(alerts=alerts, delivery_key=key, left_out=left_out)
 
 
 def _json(body: bytes) -> JsonValue:
@@ -175,14 +176,16 @@ class Reader:
             raise UnreadablePayload(f"webhooks.{self.name}.title finds nothing in the payload")
         text, rule = self._text("text", item), self._text("rule", item)
         resources = {k: found for k, e in self.resources.items() if (found := _word(e.value(item)))}
-        key = f"{NAME}:{indexable(self.name)}:{indexable(self._key(item, rule or title, resources))}"
+        service = self._service(item, resources, f"{title} {text}", directory)
+        told = self._text("key", item) or _default_key(rule or title, service, resources)
+        key = f"{NAME}:{indexable(self.name)}:{indexable(told)}"
         occurred, changed = self._times(item)
         return Alert(
             source=NAME,
             rule=f"{NAME}:{indexable(self.name)}:{indexable(rule)}" if rule else "",
             title=title[:500],
             severity=self._severity(self._text("severity", item)),
-            service=self._service(item, resources, f"{title} {text}", directory)[:200],
+            service=service[:200],
             resources={k[:100]: v[:200] for k, v in list(resources.items())[:20]},
             occurred_at=believable((occurred, changed)),
             changed_at=believable((changed, occurred)),
@@ -204,10 +207,6 @@ class Reader:
             return f"{NAME}:{digest_key(self.name, told or body.decode('utf-8', 'replace'))}"
         return None
 
-    def _key(self, item: JsonValue, rule: str, resources: Mapping[str, str]) -> str:
-        watched = (f"{k}:{v}" for k, v in sorted(resources.items()))
-        return self._text("key", item) or "|".join((rule, *watched))
-
     def _severity(self, word: str) -> Severity:
         return self.severities.get(word.lower()) or severity_of(word)
 
@@ -228,6 +227,11 @@ class Reader:
     def _text(self, field: str, item: JsonValue) -> str:
         expression = self.fields.get(field)
         return _word(expression.value(item)) if expression else ""
+
+
+def _default_key(rule: str, service: str, resources: Mapping[str, str]) -> str:
+    """One rule may watch many services, with nothing else to tell its alerts apart."""
+    return "|".join((rule, f"service:{service}", *(f"{k}:{v}" for k, v in sorted(resources.items()))))
 
 
 def _word(value: JsonValue) -> str:

@@ -113,8 +113,8 @@ class Grafana(Sender):
                 "the payload has no list `alerts`: the contact point has a custom payload. Remove it there, or describe"
                 " it under `webhooks:` in autopilot.yaml and send it to /webhooks/generic/<name>."
             )
-        alerts, note = readable(group, lambda member: _alert(member, payload, directory))
-        return Parsed(alerts=alerts, delivery_key=delivery_key(_scope(payload, {}), payload, group), note=note)
+        alerts, left_out = readable(group, lambda member: _alert(member, payload, directory))
+        return Parsed(alerts=alerts, delivery_key=delivery_key(_scope(payload, {}), payload, group), left_out=left_out)
 
 
 def _scope(payload: Mapping[str, JsonValue], alert: Mapping[str, JsonValue]) -> str:

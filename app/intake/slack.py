@@ -137,35 +137,35 @@ class Slack(Sender):
         event = payload.get("event")
         if kind != "event_callback" or not isinstance(event, dict):
             return Parsed(note="not an event")
-        found = self._event(event, text_of(payload.get("api_app_id")), directory)
         event_id = text_of(payload.get("event_id"))
+        found = self._event(event, text_of(payload.get("api_app_id")), event_id, directory)
         return _keyed(found, f"{NAME}:{indexable(event_id)}" if event_id else None)
 
-    def _event(self, event: Message, receiver: str, directory: Directory) -> Parsed:
+    def _event(self, event: Message, receiver: str, event_id: str, directory: Directory) -> Parsed:
         kind, app = text_of(event.get("type")), _app(event)
         if kind not in ("message", "app_mention"):
             return Parsed(note="not a message")
         if app and app in (receiver, self.settings.app_id):
             return Parsed(note="our own message")
         if text_of(event.get("subtype")) not in NEW_MESSAGE or event.get("edited"):
-            return Parsed(note="not a new message")
-        if app or event.get("bot_id") or event.get("subtype") == "bot_message":
+            return Parsed(private=not _by_apps(event), note="not a new message")
+        if _posted_by_app(event):
             return _announced(event)
         if kind == "app_mention":
             said = _without_command(spoken(event.get("text")))
-            return self._investigation(said, text_of(event.get("user")), "", directory)
+            return self._investigation(said, text_of(event.get("user")), "", event_id, directory)
         return Parsed(private=True, note="a person's message")
 
     # --- what people ask for ---
 
     def _command(self, form: Mapping[str, str], directory: Directory) -> Parsed:
         said, user = spoken(form.get("text")), text_of(form.get("user_id"))
-        found = self._investigation(said, user, text_of(form.get("user_name")), directory)
         trigger = text_of(form.get("trigger_id"))
+        found = self._investigation(said, user, text_of(form.get("user_name")), trigger, directory)
         answer = None if found.alerts else {"response_type": "ephemeral", "text": found.note}
         return _keyed(found, f"{NAME}:command:{indexable(trigger)}" if trigger else None, answer)
 
-    def _investigation(self, said: str, user: str, name: str, directory: Directory) -> Parsed:
+    def _investigation(self, said: str, user: str, name: str, request: str, directory: Directory) -> Parsed:
         """One alert, or no alert and a note for the person on what to write instead."""
         if said.lower() in HELP:
             return Parsed(note=self._usage(said))
@@ -181,7 +181,7 @@ class Slack(Sender):
             return Parsed(note=complaint)
         assert moment is not None
         return Parsed(
-            alerts=(_alert(service, moment),),
+            alerts=(_alert(service, moment, request),),
             asked_by=f"{NAME}:{(name or user)[:100]}",
             note=f"{service}, {moment.astimezone(self.zone):%Y-%m-%d %H:%M:%S %Z}",
         )
@@ -240,6 +240,16 @@ def _app(event: Message) -> str:
     return text_of(event.get("app_id")) or (text_of(profile.get("app_id")) if isinstance(profile, dict) else "")
 
 
+def _posted_by_app(message: Message) -> bool:
+    return bool(_app(message) or message.get("bot_id") or message.get("subtype") == "bot_message")
+
+
+def _by_apps(event: Message) -> bool:
+    """Whether no person's words are in it: an edit or deletion holds the message as it is, as it was, or both."""
+    held = [message for key in ("message", "previous_message") if isinstance(message := event.get(key), dict)]
+    return all(map(_posted_by_app, held)) if held else _posted_by_app(event)
+
+
 def _announced(message: Message) -> Parsed:
     """What to read at its source, as an app says that it alerts."""
     jobs = [Job(sender="datadog", arguments={"monitor_id": monitor}) for monitor in monitor_ids(message)]
@@ -260,8 +270,9 @@ def _service_in(said: str, services: Mapping[str, object]) -> str:
     return max(named, key=lambda name: (len(name), said.startswith(name)), default="")
 
 
-def _alert(service: str, moment: datetime) -> Alert:
-    key = indexable(f"{NAME}:{service}:{moment.isoformat()}")
+def _alert(service: str, moment: datetime, request: str) -> Alert:
+    """``request`` is Slack's id of it: who asks again, once an incident is closed, wants a new one."""
+    key = indexable(":".join(filter(None, (NAME, service, moment.isoformat(), request))))
     return Alert(
         source=NAME,
         title=f"{service}: investigation asked for"[:500],

@@ -5,7 +5,7 @@ keeps the time of its newest transition, and an older one changes nothing.
 """
 
 import secrets
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -19,6 +19,7 @@ from graph.state import Alert, Severity
 SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "info")  # in the order they are looked at
 UNDECIDED = ("received", "collecting", "analyzing", "planning", "awaiting_decision")
 RECENTLY = timedelta(minutes=5)  # a fault whose alerts flap is still the same fault
+COMPARED = 8  # alerts of an incident for each service or resource
 EVERY_FLAP_UP_TO = 5  # of a flapping alert's timeline; then every tenth
 
 Became = Literal["opened", "joined", "reopened", "noted", "out_of_order", "unplaced"]
@@ -108,7 +109,9 @@ class Board:
         self.split = {frozenset(pair) for pair in split}
         self._alike: dict[str, list[Cycle]] = defaultdict(list)
         self._members: dict[str, list[Cycle]] = defaultdict(list)
+        self._services: dict[str, set[str]] = defaultdict(set)  # of an incident's alerts
         self._marked: dict[tuple[str, str], set[str]] = defaultdict(set)  # service or resource -> incidents
+        self._marked_cycles: dict[tuple[str, tuple[str, str]], deque[Cycle]] = {}  # and the newest alerts there
         self.changed: dict[str, Cycle] = {}
         self.opened: list[Case] = []
         self.closed: dict[str, Case] = {}
@@ -116,7 +119,7 @@ class Board:
         self.touched: dict[str, Case] = {}  # severity or number of flaps changed
         self.adopted: dict[str, str] = {}  # cycle key -> incident, for alerts that came before their cycle had one
         self.happenings: list[Happening] = []
-        for cycle in cycles:
+        for cycle in sorted(cycles, key=lambda c: c.changed_at):
             self._add(cycle)
 
     def place(self, alert: Alert, asked_by: str = "") -> Placement:
@@ -144,7 +147,8 @@ class Board:
         if known is None:
             known = self._add(_cycle(alert, at, "resolved"))
         # Another feed of the same alert has its own key for the cycle.
-        firing = [c for c in self._alike[alert.fingerprint] if c.state == "firing" and c.changed_at <= at]
+        alike = {c.key: c for c in (known, *self._alike[alert.fingerprint])}
+        firing = [c for c in alike.values() if c.state == "firing" and c.changed_at <= at]
         for cycle in firing:
             cycle.state, cycle.changed_at = "resolved", at
             self.changed[cycle.key] = cycle
@@ -242,12 +246,13 @@ class Board:
         best: tuple[Case, Match] | None = None
         for incident_id in self._near(subject):
             case = self.cases.get(incident_id)
-            members = [m for m in self._members[incident_id] if m.fingerprint != alert.fingerprint]
+            members = self._comparable(incident_id, subject)
             if case is None or not self._takes_others(case, members, at):
                 continue
-            if any(frozenset((alert.fingerprint, m.fingerprint)) in self.split for m in members):
+            if self.split and self._is_split(alert, incident_id):
                 continue
-            match = fit(subject, [m.subject for m in members], self.topology, self.rules)
+            services = self._services[incident_id]
+            match = fit(subject, [m.subject for m in members], services, self.topology, self.rules)
             if match and (best is None or (not case.closed, match.score) > (not best[0].closed, best[1].score)):
                 best = case, match
         return best
@@ -262,11 +267,27 @@ class Board:
 
     def _near(self, subject: Subject) -> list[str]:
         """Incidents with an alert of a service near by, or of the same resource."""
-        marks = [
-            *(("service", s) for s in self.topology.around(subject.service)),
-            *(("", r) for r in subject.resources),
-        ]
-        return sorted({incident_id for mark in marks for incident_id in self._marked.get(mark, ())})
+        return sorted({incident_id for mark in self._marks(subject) for incident_id in self._marked.get(mark, ())})
+
+    def _marks(self, subject: Subject) -> list[tuple[str, str]]:
+        around = self.topology.around(subject.service)
+        return [*(("service", s) for s in around), *(("", r) for r in subject.resources)]
+
+    def _comparable(self, incident_id: str, subject: Subject) -> list[Cycle]:
+        """The newest few of the incident's alerts for each service near by and each shared resource: with thousands
+        of alerts in an incident, looking at each of them would take the time that all other alerts wait.
+        """
+        marked = self._marked_cycles
+        some = {
+            cycle.key: cycle
+            for mark in self._marks(subject)
+            for cycle in marked.get((incident_id, mark), ())
+            if cycle.incident_id == incident_id and cycle.fingerprint != subject.fingerprint
+        }
+        return list(some.values())
+
+    def _is_split(self, alert: Alert, incident_id: str) -> bool:
+        return any(frozenset((alert.fingerprint, m.fingerprint)) in self.split for m in self._members[incident_id])
 
     def _open(
         self, alert: Alert, cycle: Cycle, *, asked_by: str = "", over: bool = False, follows: str | None = None
@@ -347,8 +368,11 @@ class Board:
 
     def _belongs(self, cycle: Cycle, incident_id: str) -> None:
         self._members[incident_id].append(cycle)
+        self._services[incident_id].add(cycle.service)
         for mark in (("service", cycle.service), *(("", r) for r in cycle.resources)):
             self._marked[mark].add(incident_id)
+            newest = self._marked_cycles.setdefault((incident_id, mark), deque(maxlen=COMPARED))
+            newest.append(cycle)
 
     def _move(self, cycle: Cycle, case: Case) -> None:
         if cycle.incident_id and cycle in self._members[cycle.incident_id]:

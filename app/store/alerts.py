@@ -97,7 +97,8 @@ async def dead_letters(connection: Connection, limit: int, before: tuple[datetim
     """Deliveries that nobody could read yet, newest first."""
     return await _all(
         connection,
-        """select id, sender, part, received_at, headers, parse_error, body from raw_delivery
+        """select id, sender, part, received_at, headers, parse_error, substring(body from 1 for 4000) as body
+           from raw_delivery
            where parse_error is not null and (received_at, id) < (%s, %s)
            order by received_at desc, id desc limit %s""",
         *(before or ("infinity", UUID(int=2**128 - 1))),
@@ -173,7 +174,7 @@ async def adopt(connection: Connection, adopted: Mapping[str, str]) -> None:
         """update alert a set incident_id = n.incident_id, merge_reason = 'it was here before its trigger'
            from unnest(%s::text[], %s::text[]) as n (cycle_key, incident_id)
            where a.cycle_key = n.cycle_key and a.incident_id is null
-             and a.received_at > clock_timestamp() - interval '1 hour'""",
+             and a.received_at > now() - interval '1 hour'""",
         (list(adopted), list(adopted.values())),
     )
 
@@ -388,11 +389,14 @@ async def close_recovered(connection: Connection, incident_ids: Sequence[str]) -
 
 
 async def reopen(connection: Connection, incident_ids: Sequence[str]) -> list[str]:
-    """An alert came back soon after its recovery; those whose investigation had begun, and goes on."""
+    """An alert came back soon after its recovery; those that were analysed before, and have to be shown again."""
     rows = await _all(
         connection,
         """update incident set status = 'received', status_reason = '', recovered = false, closed_at = null,
-               held_by = null, held_until = null, updated_at = clock_timestamp()
+               held_by = null, held_until = null, updated_at = clock_timestamp(),
+               -- what was analysed is shown again; the others wait for their turn again
+               admitted_at = case when exists (select 1 from analysis a where a.incident_id = incident.id
+                                               and a.plan is not null) then admitted_at end
            where id = any(%s) returning id, admitted_at""",
         incident_ids,
     )
@@ -506,7 +510,8 @@ async def unheard(connection: Connection, found: Sequence[Alert]) -> list[Alert]
                as n (position, cycle_key, fingerprint, at)
            where not exists (select 1 from alert_cycle c where c.cycle_key = n.cycle_key and c.changed_at >= n.at)
              and not exists (select 1 from alert_cycle c where c.fingerprint = n.fingerprint
-                             and (c.state = 'firing' or c.changed_at >= n.at))""",
+                             and (c.changed_at >= n.at or (c.state = 'firing' and exists (
+                                 select 1 from incident i where i.id = c.incident_id and i.closed_at is null))))""",
         list(range(len(found))),
         [a.cycle_key for a in found],
         [a.fingerprint for a in found],
@@ -546,7 +551,7 @@ async def observed_edges(connection: Connection) -> list[tuple[str, str]]:
     """Who was seen calling whom, within 30 days."""
     rows = await _all(
         connection,
-        "select caller, callee from observed_edge where seen_at > clock_timestamp() - interval '30 days' limit 20000",
+        "select caller, callee from observed_edge where seen_at > now() - interval '30 days' limit 20000",
     )
     return [(row["caller"], row["callee"]) for row in rows]
 

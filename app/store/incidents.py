@@ -20,11 +20,15 @@ SUMMARY = (
 
 async def get(connection: Connection, incident_id: str) -> Row | None:
     """The whole incident row."""
+    if "\x00" in incident_id:  # which Postgres cannot even be asked for
+        return None
     return await _one(connection, "select * from incident where id = %s", incident_id)
 
 
 async def lock(connection: Connection, incident_id: str) -> Row | None:
     """The incident row, locked until the transaction ends."""
+    if "\x00" in incident_id:
+        return None
     return await _one(connection, "select * from incident where id = %s for update", incident_id)
 
 
@@ -155,6 +159,56 @@ async def alerts(connection: Connection, incident_id: str, limit: int = 500) -> 
         incident_id,
         limit,
     )
+
+
+async def alert_cycles(connection: Connection, incident_id: str, limit: int = 50) -> list[Row]:
+    """The first alert cycles of an incident, oldest first, each as its first trigger told it; ``total``: of how many.
+
+    The cycle's own row knows best whether it fires: deliveries come late, and another feed may tell the recovery.
+    A cycle that went on to a later incident is told by the newest transition that this one saw.
+    """
+    return await _all(
+        connection,
+        """select a.body->>'title' as title, a.body->>'service' as service, a.body->>'source' as source,
+               a.body->>'url' as url, a.merge_reason, a.score, f.total,
+               coalesce(c.state, newest.transition, '') = 'resolved' as recovered,
+               coalesce(c.changed_at, newest.at, a.received_at) as since
+           from (select *, count(*) over () as total from (
+                   select distinct on (cycle_key) id, cycle_key, received_at from alert where incident_id = %s
+                   order by cycle_key, (transition in ('firing', 'no_data')) desc, received_at) every
+               order by received_at, id limit %s) f
+           join alert a on a.id = f.id
+           left join alert_cycle c on c.cycle_key = f.cycle_key and c.incident_id = %s
+           left join lateral (
+               select transition, coalesce(body->>'changed_at', body->>'occurred_at')::timestamptz as at from alert t
+               where c.cycle_key is null and t.cycle_key = f.cycle_key and t.incident_id = %s
+                 and transition in ('firing', 'no_data', 'resolved')
+               order by at desc, received_at desc limit 1) newest on true
+           order by f.received_at, f.id""",
+        incident_id,
+        limit,
+        incident_id,
+        incident_id,
+    )
+
+
+async def count_alerts(connection: Connection, incident_ids: Sequence[str]) -> dict[str, int]:
+    """How many alert cycles each of these incidents has."""
+    rows = await _all(
+        connection,
+        """select incident_id, count(distinct cycle_key) as n from alert where incident_id = any(%s)
+           group by incident_id""",
+        list(incident_ids),
+    )
+    return {row["incident_id"]: row["n"] for row in rows}
+
+
+async def alerts_changed(connection: Connection, incident_id: str) -> str:
+    """A word that changes whenever an alert of the incident fires, recovers, comes or goes."""
+    row = await _one(
+        connection, "select count(*) as n, max(changed_at) as at from alert_cycle where incident_id = %s", incident_id
+    )
+    return f"{row['n']} {row['at']}" if row else ""
 
 
 async def save_analysis(

@@ -121,11 +121,15 @@ def downgrade() -> None:
     op.execute(
         """alter table event drop column recorded_at;
         drop index raw_delivery_received, alert_page, alert_unplaced;
+        alter table incident add column cycle_key text, add column idempotency_key text unique;
+        update incident i set cycle_key = coalesce(
+            (select c.cycle_key from alert_cycle c where c.incident_id = i.id order by c.fired_at limit 1), i.id);
+        alter table incident alter column cycle_key set not null;
+        create unique index incident_open_cycle on incident (cycle_key) where closed_at is null;
         drop table observed_edge, received_change, silence, split_pair, alert_cycle;
         alter index alert_by_cycle rename to alert_cycle;
         alter table incident drop column asked_by, drop column flaps, drop column recovered, drop column follows,
-            drop column admitted_at, drop column held_by, drop column held_until,
-            add column cycle_key text not null default '', add column idempotency_key text unique;
+            drop column admitted_at, drop column held_by, drop column held_until;
         alter table alert drop column score;
         alter table raw_delivery drop column part, drop column note, drop column replayed_at"""
     )

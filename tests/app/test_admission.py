@@ -9,7 +9,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from app import silences
-from app.admission import admit
+from app.admission import BEGINS_NOW, admit
 from app.clock import SystemClock
 from app.db import transaction
 from app.desk import NotAllowed, NotFound, Unusable
@@ -75,7 +75,10 @@ async def test_only_so_many_run_at_once_and_the_next_one_follows(small: Office) 
     ids = [(await small.accept(alert(f"a{n}", service=f"s{n}")))[0] for n in range(4)]
     assert await enqueued(small) == set(ids[:2])
     for waiting in ids[2:]:
-        assert await reason(small, waiting) == "waits: 2 investigations run at once (AUTOPILOT_INVESTIGATIONS_AT_ONCE)"
+        assert (
+            await reason(small, waiting)
+            == f"waits: 2 investigations run at once (AUTOPILOT_INVESTIGATIONS_AT_ONCE); {BEGINS_NOW}"
+        )
     assert await admit_now(small) == []
     await small.set_status(ids[0], "analyzing")
     assert await admit_now(small) == []
@@ -111,7 +114,8 @@ async def test_a_service_has_its_share_of_an_hour(database_url: str) -> None:
         asked = await open_by_hand(office.desk, alert("byhand"), KIM, None)
         assert await enqueued(office) == {both[0], *other, asked.incident_id}
         expected = (
-            "shop had 1 investigations within an hour (AUTOPILOT_INVESTIGATIONS_PER_SERVICE_HOUR): this one waits"
+            "shop has used its 1 investigations an hour (AUTOPILOT_INVESTIGATIONS_PER_SERVICE_HOUR):"
+            f" this one waits; {BEGINS_NOW}"
         )
         assert await reason(office, both[1]) == expected
         await office.rows("update incident set admitted_at = admitted_at - interval '61 minutes'")
@@ -123,7 +127,7 @@ async def test_the_share_is_kept_also_where_all_come_at_once_and_the_reason_is_r
         both = await office.accept(alert("a", minute=0), alert("b", minute=20))
         assert len(await enqueued(office)) == 1
         (waiting,) = set(both) - await enqueued(office)
-        assert (await reason(office, waiting)).startswith("shop had 1 investigations within an hour")
+        assert (await reason(office, waiting)).startswith("shop has used its 1 investigations an hour")
 
 
 async def test_when_the_days_money_is_spent_all_wait(database_url: str) -> None:
@@ -137,8 +141,8 @@ async def test_when_the_days_money_is_spent_all_wait(database_url: str) -> None:
         await office.rows(spend, first, "usage:2", Jsonb({"dollars": 0.1}))
         (third,) = await office.accept(alert("c", service="web", minute=20))
         assert await reason(office, third) == (
-            "waits until 00:00 UTC: 1.50 of 1.50 dollars a day are spent on the model"
-            " (AUTOPILOT_INVESTIGATION_DOLLARS_PER_DAY)"
+            "waits until 00:00 UTC: the day's 1.50 dollars for the model are spent"
+            f" (AUTOPILOT_INVESTIGATION_DOLLARS_PER_DAY); {BEGINS_NOW}"
         )
         await office.rows("update event set recorded_at = recorded_at - interval '1 day'")
         assert await admit_now(office) == [third]

@@ -11,21 +11,24 @@ from uuid import UUID
 
 import procrastinate
 import pytest
+from alembic import command
+from alembic.config import Config
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.alerts import Delivery, Outcome, accept, move, replay_alert, split
 from app.clock import SystemClock
-from app.db import Pool, create_pool, transaction
+from app.db import MIGRATIONS, Pool, create_pool, transaction
 from app.desk import Conflict, Desk, NotFound, Unusable
 from app.incidents import decide, open_by_hand
 from app.intake.base import Parsed
-from app.intake.correlate import Topology
-from app.intake.triage import Board, Placement
+from app.intake.correlate import Correlation, Subject, Topology
+from app.intake.triage import COMPARED, Board, Cycle, Placement
 from app.queue import create_queue
 from app.runner import Runner
 from app.security import Caller
 from app.settings import Settings
+from app.store import alerts as store
 from app.store import incidents
 from app.store.ledger import PostgresLedger, PostgresSnapshots
 from graph.catalogue import Catalogue, Service
@@ -429,3 +432,73 @@ def _first_seen(names: Iterable[str | None]) -> list[int | None]:
     """Which are the same, whatever they are called."""
     numbers: dict[str, int] = defaultdict(lambda: len(numbers))
     return [None if name is None else numbers[name] for name in names]
+
+
+@pytest.mark.parametrize("transition", ["resolved", "firing"])
+async def test_a_cycle_is_known_by_its_key_though_its_fingerprint_changed(
+    office: Office, transition: Transition
+) -> None:
+    """Datadog leaves the scope out of some transitions, and another release may make another fingerprint."""
+    (one,) = await office.accept(alert("a", fingerprint="with its scope"))
+    again = await office.accept(
+        alert("a", transition, 2, fingerprint="without", service="mail"), alert("m", service="x")
+    )
+    assert again[0] == one
+    assert (await office.incident(one))["status"] == ("closed" if transition == "resolved" else "received")
+    assert len(await office.rows("select 1 from incident")) == 2
+    await office.is_consistent()
+
+
+async def test_what_is_left_after_a_split_is_closed_if_it_had_recovered(office: Office) -> None:
+    (one, *_) = await office.accept(alert("a"), alert("b", service="db"))
+    await office.accept(alert("a", "resolved", 1))
+    new = await split(office.desk, str(one), await office.alert_ids("b"), KIM)
+    assert (await office.incident(one))["status_reason"] == "recovered by itself"
+    assert (await office.incident(new))["status"] == "received"
+
+
+async def test_what_had_recovered_is_split_off_without_an_investigation(office: Office) -> None:
+    (one, *_) = await office.accept(alert("a"), alert("b", service="db"))
+    await office.accept(alert("b", "resolved", 1, service="db"))
+    new = await split(office.desk, str(one), await office.alert_ids("b"), KIM)
+    row = await office.incident(new)
+    assert (row["status"], row["recovered"], row["admitted_at"]) == ("closed", True, None)
+    assert (await office.incident(one))["status"] == "received"
+
+
+async def test_a_pull_finds_what_fires_again_after_a_recovery_that_was_lost(office: Office) -> None:
+    (old,) = await office.accept(alert("a", minute=-9000, fingerprint="f"))
+    now = alert("b", fingerprint="f")
+    async with office.pool.connection() as connection:
+        assert await store.unheard(connection, [now]) == []
+    await office.rows("update incident set status = 'resolved', closed_at = now() where id = %s", old)
+    async with office.pool.connection() as connection:
+        assert await store.unheard(connection, [now]) == [now]
+
+
+async def test_a_thousand_alerts_of_one_service_are_one_incident_and_take_no_time(office: Office) -> None:
+    """The work for each alert must not grow with the alerts that its incident has."""
+    compared: list[int] = []
+
+    class Counting(Board):
+        def _comparable(self, incident_id: str, subject: Subject) -> list[Cycle]:
+            found = super()._comparable(incident_id, subject)
+            compared.append(len(found))
+            return found
+
+    board = Counting(topology=Topology(CATALOGUE.edges()), rules=Correlation())
+    for n in range(1000):
+        board.place(alert(f"a{n}", minute=n / 100))
+    assert len(board.opened) == 1
+    assert max(compared) <= COMPARED * len(CATALOGUE.services)
+
+
+async def test_the_database_goes_back_to_the_first_schema_and_forth(office: Office, database_url: str) -> None:
+    (one, other) = await office.accept(alert("a"), alert("m", service="mail"))
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["url"] = database_url
+    await asyncio.to_thread(command.downgrade, config, "0001")
+    await asyncio.to_thread(command.upgrade, config, "head")
+    assert await office.accept(alert("a", "resolved", 1), alert("m", "resolved", 1, service="mail")) == [one, other]
+    assert {r["status"] for r in await office.rows("select status from incident")} == {"closed"}

@@ -9,7 +9,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.app.served import CATALOGUE, Served, serving
+from tests.app.served import CATALOGUE, Served, form, serving
 
 UNHEARD_OF = "00000000-0000-0000-0000-000000000000"
 
@@ -147,6 +147,35 @@ def test_a_dead_letter_is_read_after_the_catalogue_was_mended(database_url: str,
         problem(kim.post(f"/dead-letters/{letter}/replay"), 404, "no dead letter")
 
 
+def test_slacks_secrets_are_not_in_a_preview(served: Served, kim: httpx.Client) -> None:
+    inside = (
+        '[{"token": "gIkuva\\"NzQ", "type": "x", "a": [{"response_url": "https:\\/\\/hooks.slack.com\\/actions"}]}]'
+    )
+    bodies = {
+        "events": inside.encode(),
+        "actions": form(token="gIkuvaNzQ", type="x", response_url="https://hooks.slack.com/actions/T1"),
+        "commands": b"token=gIkuvaNzQ&" + b"&" * 200 + b"type=x&response_url=https%3A%2F%2Fhooks.slack.com",
+    }
+    sent = [served.send("slack", body, part=part) for part, body in bodies.items()]
+    sent.append(served.send("slack", form(payload=inside), part="actions"))
+    sent.append(
+        served.send("slack", b'[{"a": "' + b"x" * 1960 + b'", "type": "x", "token": "gIkuvaNzQ"}]', part="events")
+    )
+    assert {answer.status_code for answer in sent} == {200}
+    previews = [row["preview"] for row in kim.get("/dead-letters").json()["dead_letters"]]
+    assert previews
+    for preview in previews:
+        assert "type" in preview
+        assert "gIkuva" not in preview
+        assert "NzQ" not in preview
+        assert "hooks" not in preview
+    assert '[{"token": "", "type": "x", "a": [{"response_url": ""}]}]' in previews
+    assert "token=&type=x&response_url=" in previews
+    other = served.send("datadog", b'[{"token": "not a secret of Slack"}]')
+    assert other.status_code == 202
+    assert "not a secret" in kim.get("/dead-letters").json()["dead_letters"][0]["preview"]
+
+
 def test_pages_of_dead_letters(served: Served, kim: httpx.Client) -> None:
     sent = [served.send("datadog", b"{" * (n + 1)).json()["dead_letter_id"] for n in range(3)]
     first = kim.get("/dead-letters?limit=2").json()
@@ -271,12 +300,16 @@ def test_a_snooze_silences_what_an_incident_watches(served: Served, kim: httpx.C
     ],
 )
 def test_silences_that_make_no_sense(kim: httpx.Client, changes: dict[str, Any], word: str) -> None:
-    problem(kim.post("/silences", json={"ends_at": in_minutes(30), "reason": "upgrade"} | changes), 422, word)
+    problem(
+        kim.post("/silences", json={"ends_at": in_minutes(30), "reason": "upgrade", "everything": True} | changes),
+        422,
+        word,
+    )
     assert kim.get("/silences").json() == []
 
 
 def test_a_viewer_may_look_at_silences_only(served: Served, kim: httpx.Client, vera: httpx.Client) -> None:
-    window = {"ends_at": in_minutes(30), "reason": "upgrade"}
+    window = {"ends_at": in_minutes(30), "reason": "upgrade", "everything": True}
     silence = kim.post("/silences", json=window).json()
     assert vera.get("/silences").json() == [silence]
     problem(vera.post("/silences", json=window), 403, "viewer", "responder")

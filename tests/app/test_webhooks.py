@@ -121,7 +121,9 @@ def test_a_stranger_leaves_nothing_behind(served: Served, proof: dict[str, str])
     headers = [(name.encode(), value.encode("latin-1")) for name, value in proof.items()]
     for path in VARIABLES:
         body = json.dumps({**sns("{}", served.amazon), "Signature": "AAAA"}) if path == "cloudwatch" else "{}"
-        problem(served.stranger.post(f"/webhooks/{path}", content=body, headers=headers), 401)
+        answer = served.stranger.post(f"/webhooks/{path}", content=body, headers=headers)
+        problem(answer, 401)
+        assert answer.headers["www-authenticate"] == 'Bearer, Basic realm="AIOps Auto Pilot"'
     assert served.count("raw_delivery") == 0
 
 

@@ -244,4 +244,4 @@ def test_what_the_model_costs_is_on_the_timeline_and_spent_once_the_next_inciden
     assert costs == ["gpt-4o: 200000 + 50000 tokens, 1.0000 dollars"] * 2  # the analysis and the plan
     body = {"service": "reporting", "occurred_at": SCENARIOS["bad-deploy"].occurred_at.isoformat()}
     waits = client.post("/incidents", json=body).json()["incident_id"]
-    assert "2.00 of 1.50 dollars a day are spent" in client.get(f"/incidents/{waits}").json()["status_reason"]
+    assert "the day's 1.50 dollars for the model are spent" in client.get(f"/incidents/{waits}").json()["status_reason"]

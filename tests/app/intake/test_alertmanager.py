@@ -184,12 +184,14 @@ def test_what_cannot_be_read_is_named_and_loses_nothing_else() -> None:
     group["alerts"] += [{"status": "firing"}, "rubbish"]
     parsed = parse(group)
     assert [a.service for a in parsed.alerts] == ["checkout", "payment-service"]
-    assert parsed.note.startswith("2 of 4 alerts left out")
-    assert "autopilot.yaml" in parsed.note
+    assert parsed.left_out.startswith("2 of 4 alerts left out")
+    assert "autopilot.yaml" in parsed.left_out
+    assert parsed.note == ""
 
 
 def test_what_alertmanager_left_out_is_told() -> None:
     assert parse(payload("kubernetes")).note == "Alertmanager left out 3 alerts (max_alerts)"
+    assert parse(payload("kubernetes")).left_out == ""  # nothing of it can be read again
     assert parse(payload("mixed_group")).note == ""
 
 
@@ -197,7 +199,7 @@ def test_at_most_a_thousand_alerts_of_a_delivery() -> None:
     group = {"alerts": one(service="checkout")["alerts"] * 1001}
     parsed = parse(group)
     assert len(parsed.alerts) == 1000
-    assert "1001" in parsed.note
+    assert "1001" in parsed.left_out
 
 
 def test_a_group_of_nothing() -> None:

@@ -196,6 +196,19 @@ def test_a_shared_load_balancer_says_less_than_the_alarms_name() -> None:
     assert alert_of(from_message(unnamed), DIRECTORY).service == "web-gateway"
 
 
+def test_a_name_that_is_not_listed_comes_after_a_resource_that_is() -> None:
+    listed = {"host": "i-1", "QueueName": "orders.fifo"}
+    assert DIRECTORY.service_for("orders-worker", listed, "checkout") == "orders"
+    assert (
+        DIRECTORY.service_for("orders-worker", {"ClusterName": "shop", "ServiceName": "payment"}) == "payment-service"
+    )
+    assert DIRECTORY.service_for("orders-worker", {"app": "checkout"}) == "orders-worker"
+    assert DIRECTORY.service_for("checkout", listed) == "checkout"
+    assert DIRECTORY.service_for("orders-worker", {"host": "checkout-1"}, "checkout is slow") == "orders-worker"
+    tagged = Directory(Catalogue(services={"shop": Service(datadog_tags=("service:web",)), "orders": Service()}))
+    assert tagged.service_for("web", {"host": "orders"}) == "shop"
+
+
 def test_a_service_that_is_not_listed_goes_by_its_own_name_and_not_by_its_clusters() -> None:
     dimensions = [{"name": "ClusterName", "value": "main"}, {"name": "ServiceName", "value": "search"}]
     unlisted = load("metric") | {"Trigger": {"MetricName": "CPUUtilization", "Dimensions": dimensions}}
@@ -324,6 +337,27 @@ async def test_sha1_by_setting(amazon: Amazon) -> None:
     await sender(amazon, accept_sha1=True).verify(signed)
 
 
+async def test_another_name_of_the_certificate_by_setting(amazon: Amazon) -> None:
+    signed = delivery(amazon.sign(NOTIFICATION | {"SigningCertURL": FOLDER + "sns_2027-a.pem"}))
+    with pytest.raises(Unauthentic, match="SigningCertURL"):
+        await sender(amazon).verify(signed)
+    assert amazon.requests == []
+    await sender(amazon, any_certificate_name=True).verify(signed)
+    assert amazon.requests == [FOLDER + "sns_2027-a.pem"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://evil.io/a.pem", FOLDER + "a/b.pem", FOLDER + "../a.pem", FOLDER + "a.pem?x", FOLDER + "é.pem", FOLDER],
+)
+async def test_its_place_is_no_matter_of_settings(amazon: Amazon, url: str) -> None:
+    with pytest.raises(Unauthentic, match="SigningCertURL"):
+        await sender(amazon, any_certificate_name=True).verify(
+            delivery(amazon.sign(NOTIFICATION | {"SigningCertURL": url}))
+        )
+    assert amazon.requests == []
+
+
 def test_a_wrong_arn_in_the_settings_is_told_at_start() -> None:
     with pytest.raises(ValidationError, match="no topic's ARN"):
         Settings.model_validate({"topic_arns": "alarms"})
@@ -440,18 +474,21 @@ METRIC_ROW = {
     "EvaluationPeriods": 1,
     "Threshold": 1.0,
     "ComparisonOperator": "GreaterThanOrEqualToThreshold",
+    "AlarmActions": ["arn:aws:sns:eu-west-1:123456789000:on-call"],
 }
 COMPOSITE_ROW = {
     "AlarmName": "edge",
     "AlarmArn": "arn:aws:cloudwatch:eu-west-1:123456789000:alarm:edge",
     "AlarmDescription": "All of web-gateway",
     "AlarmRule": "ALARM(latency-p99)",
+    "AlarmActions": ["arn:aws:lambda:eu-west-1:123456789000:function:page"],
     "StateValue": "ALARM",
     "StateUpdatedTimestamp": CHANGED,
 }
 LOG_ROW = {
     "AlarmName": "errors-in-logs",
     "AlarmArn": "arn:aws:cloudwatch:eu-west-1:123456789000:alarm:errors-in-logs",
+    "AlarmActions": ["arn:aws:sns:eu-west-1:123456789000:on-call"],
     "StateValue": "ALARM",
     "StateTransitionedTimestamp": CHANGED,
     "ScheduledQueryConfiguration": {
@@ -501,6 +538,46 @@ async def test_what_is_in_alarm_now(amazon: Amazon, asked: Asked) -> None:
     assert parsed.alerts[0].cycle_key == alert("metric").cycle_key
     assert "Sum of AWS/SQS ApproximateNumberOfMessagesVisible in 60 s >= 1.0" in parsed.alerts[0].text
     assert parsed.note == "1 alarms in ALARM name no service"
+
+
+SCALING = "arn:aws:autoscaling:eu-west-1:123456789000:scalingPolicy:1:resource/ecs/service/shop/web:policyName/up"
+
+
+async def test_an_alarm_without_actions_is_missed_where_eventbridge_tells_of_alarms(
+    amazon: Amazon, asked: Asked
+) -> None:
+    rows = [METRIC_ROW | {"AlarmActions": []}, METRIC_ROW | {"AlarmActions": [SCALING]}]
+    asked.stub.add_response("describe_alarms", {"MetricAlarms": rows})
+    settings = sender(amazon, asked.connect).settings
+    parsed = await Cloudwatch(settings, Certificates(), asked.connect, by_event=True).missed(DIRECTORY)
+    assert parsed
+    assert (len(parsed.alerts), parsed.note) == (1, "1 alarms in ALARM notify nobody")
+
+
+@pytest.mark.parametrize(
+    "silent",
+    [
+        METRIC_ROW | {"ActionsEnabled": False},
+        METRIC_ROW | {"AlarmActions": []},
+        METRIC_ROW | {"AlarmActions": [SCALING, SCALING.replace("arn:aws:", "arn:aws-cn:")]},
+        COMPOSITE_ROW | {"ActionsSuppressedBy": "Alarm"},
+        {key: value for key, value in METRIC_ROW.items() if key != "AlarmActions"},
+    ],
+    ids=["disabled", "no action", "scaling only", "suppressed", "unsaid"],
+)
+async def test_an_alarm_that_notifies_nobody_is_not_missed(
+    amazon: Amazon, asked: Asked, silent: dict[str, object]
+) -> None:
+    kind = "CompositeAlarms" if "AlarmRule" in silent else "MetricAlarms"
+    both = METRIC_ROW | {"AlarmActions": [SCALING, TOPIC], "ActionsEnabled": True}
+    asked.stub.add_response("describe_alarms", {kind: [silent], "LogAlarms": [LOG_ROW]})
+    asked.stub.add_response("describe_alarms", {"MetricAlarms": [both]})
+    parsed = await sender(amazon, asked.connect).missed(DIRECTORY)
+    assert parsed
+    assert ([a.title for a in parsed.alerts], parsed.note) == (["errors-in-logs"], "1 alarms in ALARM notify nobody")
+    heard = await sender(amazon, asked.connect).missed(DIRECTORY)
+    assert heard
+    assert ([a.title for a in heard.alerts], heard.note) == (["dlq"], "")
 
 
 async def test_no_more_than_a_bounded_number_is_read(amazon: Amazon, asked: Asked) -> None:

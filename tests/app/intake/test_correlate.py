@@ -1,5 +1,6 @@
 """Which alerts belong together, case by case, and what holds for all of them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -7,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.intake.correlate import Correlation, Match, Subject, Topology, fit, resource_pairs
+from app.intake import correlate
+from app.intake.correlate import Correlation, Match, Subject, Topology, resource_pairs
 from collectors.base import Edge
 
 T0 = datetime(2024, 12, 20, 9, 0, tzinfo=UTC)
@@ -15,6 +17,11 @@ ALL = Correlation()
 # web and api call shop; shop calls db and queue; db calls disks.
 CALLS = [("web", "shop"), ("api", "shop"), ("shop", "db"), ("shop", "queue"), ("db", "disks"), ("edge", "web")]
 SHOP = Topology([Edge(caller=a, callee=b, source="catalogue") for a, b in CALLS])
+
+
+def fit(alert: Subject, members: Sequence[Subject], topology: Topology, rules: Correlation) -> Match | None:
+    """How well an alert fits an incident of these members."""
+    return correlate.fit(alert, members, {m.service for m in members}, topology, rules)
 
 
 def about(
@@ -37,7 +44,7 @@ TOGETHER: dict[str, tuple[Subject, list[Subject], float, str]] = {
     "its callee alerts": (about("shop"), [about("db")], 0.7, "shop calls db, 0 s apart"),
     "its callee's callee alerts": (about("web"), [about("db")], 0.55, "web calls db (2 calls away), 0 s apart"),
     "its caller alerts, unexplained": (about("db"), [about("shop")], 0.65, "shop calls db, 0 s apart"),
-    "its caller's caller alerts": (about("db"), [about("web")], 0.5, "web calls db (2 calls away), 0 s apart"),
+    "its caller's caller alerts": (about("db"), [about("web")], 0.55, "web calls db (2 calls away), 0 s apart"),
     "a disk that is full is a cause": (
         about("db", title="disk full"),
         [about("shop")],
@@ -191,3 +198,19 @@ def test_words_alone_merge_nothing(one: Subject, other: Subject, rules: Correlat
     without_words = rules.model_copy(update={"text": False, "threshold": 0.0})
     if fit(one, [other], SHOP, rules):
         assert fit(one, [other], SHOP, without_words)
+
+
+@pytest.mark.parametrize(
+    "shared",
+    [
+        "http.status_code:500",
+        "resource_name:get_/health",
+        "kube_cluster:prod",
+        "device:/dev/sda1",
+        "method:GET",
+        "env:x",
+    ],
+)
+def test_tags_that_name_no_one_thing_merge_nothing(shared: str) -> None:
+    key, _, value = shared.partition(":")
+    assert resource_pairs({key: value, "host": "db-1"}) == {"host:db-1"}

@@ -83,7 +83,9 @@ GOLDEN = {
     "warn": Expected("firing", "warning", ONSET - timedelta(minutes=2)),
     "no-data": Expected("no_data", changed_at=ONSET + timedelta(minutes=1)),
     "recovered": Expected("resolved", changed_at=ONSET + timedelta(minutes=60)),
-    "unset-hostname": Expected(cycle_key="datadog:1325540:6b3f6a6e4a5f0e0d9d1f2c3b4a596877"),
+    "unset-hostname": Expected(
+        cycle_key="datadog:1325540:6b3f6a6e4a5f0e0d9d1f2c3b4a596877|env:production,service:payment-service"
+    ),
     "host": Expected(
         "firing",
         "warning",
@@ -117,17 +119,8 @@ GOLDEN = {
         "datadog:1325540:78|payment-service",
         "Payments fail",
     ),
-    "test-notification": Expected(
-        "firing",
-        "critical",
-        MAY,
-        "checkout",
-        "datadog:monitor:79",
-        "datadog:monitor:79:service:checkout",
-        "datadog:1325540:79|service:checkout",
-        "Checkout is slow",
-    ),
 }
+TESTS = ("test-notification",)
 
 
 def golden(name: str) -> bytes:
@@ -143,7 +136,13 @@ def test_golden_payloads(name: str) -> None:
 
 
 def test_every_golden_payload_is_expected() -> None:
-    assert {path.stem for path in FIXTURES.glob("*.json")} == set(GOLDEN)
+    assert {path.stem for path in FIXTURES.glob("*.json")} == {*GOLDEN, *TESTS}
+
+
+def test_a_test_notification_says_nothing_of_any_service() -> None:
+    parsed = SENDER.parse(Incoming({}, golden("test-notification")), directory(*SERVICES))
+    assert (parsed.alerts, parsed.note, parsed.left_out) == ((), "a test notification", "")
+    assert parsed.delivery_key
 
 
 def test_what_a_monitor_watches() -> None:
@@ -161,12 +160,80 @@ def test_encoded_as_a_form() -> None:
 
 
 def test_only_the_retry_has_the_key_of_another_delivery() -> None:
-    keys = {name: SENDER.parse(Incoming({}, golden(name)), directory(*SERVICES)).delivery_key for name in GOLDEN}
+    keys = {
+        name: SENDER.parse(Incoming({}, golden(name)), directory(*SERVICES)).delivery_key for name in (*GOLDEN, *TESTS)
+    }
     assert keys["retry-twin"] == keys["unset-hostname"] == keys["triggered"] is not None
     assert len(set(keys.values())) == len(keys) - 2
 
 
 # --- payloads ---
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {**EXAMPLE, "title": "[TEST] [Triggered] x"},
+        {**EXAMPLE, "title": "[P1] [TEST] [Recovered on {service:checkout}] x", "transition": "Recovered"},
+        {**EXAMPLE, "title": "[P1][TEST] x"},
+        {**EXAMPLE, "message": "Test notification triggered by kim@example.com."},
+        {**EXAMPLE, "body": "%%%\nTest notification triggered by kim@example.com.\n%%%"},
+        {"title": "[TEST] [Triggered] of no service"},
+    ],
+)
+def test_every_test_notification_is_known_as_one(sent: dict[str, object]) -> None:
+    parsed = SENDER.parse(Incoming({}, json.dumps(sent).encode()), directory(*SERVICES))
+    assert (parsed.alerts, parsed.note) == ((), "a test notification")
+
+
+def test_an_alert_about_tests_is_no_test_notification() -> None:
+    for title in ("[Triggered] [TEST] suite fails", "TEST is slow", "[Triggered on {env:TEST}] x"):
+        assert parse({**EXAMPLE, "title": title})
+
+
+WITHOUT_MONITOR = {**DEFAULT, "body": "It is bad"}
+
+
+def test_without_a_monitor_the_title_tells_the_cycles_of_one_host_apart() -> None:
+    high = parse(WITHOUT_MONITOR)
+    full = parse(WITHOUT_MONITOR | {"title": "[Triggered on {service:checkout,host:db-1}] Disk full"})
+    over = parse(WITHOUT_MONITOR | {"title": "[Recovered on {service:checkout,host:db-1}] CPU high"})
+    assert high.cycle_key == over.cycle_key == f"datadog:1325540:CPU high|{GROUP}"
+    assert full.cycle_key != high.cycle_key
+
+
+def test_without_a_cycle_two_groups_of_a_monitor_are_two_cycles() -> None:
+    aggregated = {**EXAMPLE, "cycle_key": "$ALERT_CYCLE_KEY"}
+    one, again, other = (
+        parse({**aggregated, "scope": scope}).cycle_key
+        for scope in ("host:a,service:checkout", "service:checkout, host:a", "host:b,service:checkout")
+    )
+    assert one == again != other
+
+
+def test_organisations_have_nothing_in_common() -> None:
+    one, other = (parse(WITHOUT_MONITOR | {"org": {"id": org}}) for org in ("1", "2"))
+    assert one.fingerprint != other.fingerprint
+    assert one.fingerprint == parse(WITHOUT_MONITOR | {"org": {"id": 1}}).fingerprint
+
+
+def test_the_groups_own_service_comes_before_the_monitors() -> None:
+    alert = parse({**EXAMPLE, "scope": "service:checkout", "service": "payment-service", "tags": "service:cart"})
+    assert alert.service == "checkout"
+    titled = {**EXAMPLE, "scope": "", "title": "[Triggered on {service:checkout}] x"}
+    assert parse(titled).service == "checkout"
+    assert parse({**EXAMPLE, "scope": "host:a", "tags": "service:cart"}).service == "payment-service"
+
+
+@pytest.mark.parametrize("url", ["javascript:alert(1)", "/monitors/7", "https://a/" + "x" * 2000, "$LINK"])
+def test_a_link_that_no_browser_may_be_sent_to_is_left_out(url: str) -> None:
+    assert parse({**EXAMPLE, "link": url}).url is None
+
+
+def test_long_words_are_bounded() -> None:
+    alert = parse({**EXAMPLE, "env": "e" * 300, "monitor_id": "7" * 300})
+    assert (len(alert.environment), len(alert.rule) <= 200) == (200, True)
+    assert len(parse({**EXAMPLE, "env": "", "tags": "service:x,env:" + "e" * 300}).environment) == 200
 
 
 def test_the_recommended_payload() -> None:
@@ -223,6 +290,7 @@ def test_unset_variables_numbers_and_bare_tags() -> None:
             "title": "CPU high",
             "service": "$TAGS[service]",
             "cycle_key": 7673797852050213000,
+            "scope": "$ALERT_SCOPE",
             "tags": "monitor, service:a:b ,env:x",
         }
     )
@@ -238,6 +306,21 @@ def test_dates_in_seconds_and_milliseconds(date: object, year: int) -> None:
 def test_a_retry_has_the_same_key_and_another_transition_does_not() -> None:
     assert key(EXAMPLE) == key(EXAMPLE, indent=1)
     assert key(EXAMPLE) != key({**EXAMPLE, "transition": "Recovered"})
+
+
+@pytest.mark.parametrize(
+    "other", [{"monitor_id": "78"}, {"scope": "service:checkout"}, {"title": "[Triggered] Another monitor"}]
+)
+def test_without_an_event_the_monitor_and_its_group_tell_deliveries_apart(other: dict[str, str]) -> None:
+    eventless = {**EXAMPLE, "event_id": "$ID"}
+    assert key(eventless) == key(eventless, indent=1) == key({**eventless, "monitor_id": 141878267}) is not None
+    assert key(eventless) != key({**eventless, **other})
+    assert key(EXAMPLE) == key({**EXAMPLE, **other})
+
+
+def test_without_an_event_the_monitor_may_be_told_by_its_link_alone() -> None:
+    one, other = ({**DEFAULT, "id": "", "body": f"https://app.datadoghq.com/monitors/{n}"} for n in (77, 78))
+    assert key(one) != key(other)
 
 
 def test_what_has_neither_event_nor_time_has_no_key() -> None:
@@ -265,11 +348,12 @@ JSON = st.recursive(
 @given(changes=st.dictionaries(st.sampled_from(sorted({*EXAMPLE, "id"})), JSON, max_size=6))
 def test_whatever_the_values_an_alert_is_storable_or_unreadable(changes: dict[str, object]) -> None:
     try:
-        alert = parse({**EXAMPLE, **changes})
+        parsed = SENDER.parse(Incoming({}, json.dumps({**EXAMPLE, **changes}).encode()), directory())
     except UnreadablePayload:
         return
+    (alert,) = parsed.alerts
     assert "\\u0000" not in alert.model_dump_json()
-    assert len(alert.fingerprint) <= 200
+    assert max(len(alert.fingerprint), len(alert.rule), len(alert.environment), len(alert.service)) <= 200
     assert len(alert.cycle_key) <= 400
     assert alert.service
 

@@ -30,8 +30,15 @@ def load(name: str) -> dict[str, Any]:
     return loaded
 
 
+def heard(name: str) -> dict[str, Any]:
+    """The event without what suppresses its actions."""
+    event = load(name)
+    event["detail"]["state"].pop("actionsSuppressedBy", None)
+    return event
+
+
 def alarm(name: str) -> Alert:
-    (found,) = parse(load(name)).alerts
+    (found,) = parse(heard(name)).alerts
     return found
 
 
@@ -76,6 +83,12 @@ def test_the_kinds_of_alarm(name: str) -> None:
     assert found.changed_at == at(17, 4, 40, 989_000)
     assert expected.words in found.text
     assert found.title == arn.rpartition(":")[2]
+
+
+def test_a_suppressed_alarm_is_only_noted() -> None:
+    parsed = parse(load("composite"))
+    assert (parsed.alerts, parsed.changes) == ((), ())
+    assert "suppressed by WaitPeriod" in parsed.note
 
 
 def test_both_feeds_of_one_alarm_are_one_alarm() -> None:

@@ -89,8 +89,19 @@ def test_a_list_of_alerts_one_of_which_cannot_be_read() -> None:
     assert (down.service, down.transition, down.resources) == ("checkout", "firing", {"host": "web-1"})
     assert (up.service, up.transition) == ("login", "resolved")  # by its host, of the catalogue
     assert down.occurred_at == up.occurred_at == datetime(2026, 1, 15, 10, 25, tzinfo=UTC)
-    assert down.fingerprint == "generic:checks:checkout answers|host:web-1"
-    assert parsed.note == "1 of 3 alerts left out: webhooks.checks.title finds nothing in the payload"
+    assert down.fingerprint == "generic:checks:checkout answers|service:checkout|host:web-1"
+    assert parsed.left_out == "1 of 3 alerts left out: webhooks.checks.title finds nothing in the payload"
+    assert parsed.note == ""
+
+
+def test_without_a_key_two_services_are_two_alerts() -> None:
+    webhook = GenericWebhook(alerts="l", title="t", service="s", key="k", resources={"host": "h"})
+    items = [{"t": "x", "s": s, "h": "a"} for s in ("checkout", "login", "checkout")]
+    one, other, again = parse(webhook, {"l": items}).alerts
+    assert one.cycle_key == again.cycle_key != other.cycle_key
+    assert one.fingerprint == again.fingerprint != other.fingerprint
+    keyed = [item | {"k": "7"} for item in items[:2]]
+    assert {a.cycle_key for a in parse(webhook, {"l": keyed}).alerts} == {"generic:tool:7"}
 
 
 def test_an_expression_finds_the_alerts_inside() -> None:
@@ -183,7 +194,7 @@ def test_numbers_too_large_for_a_function() -> None:
 def test_at_most_a_thousand_alerts_of_a_delivery() -> None:
     parsed = parse(GenericWebhook(alerts="l", title="t", service="t"), {"l": [{"t": "x"}] * 1001})
     assert len(parsed.alerts) == 1000
-    assert "1001" in parsed.note
+    assert (parsed.note, "1001" in parsed.left_out) == ("", True)
 
 
 @pytest.mark.parametrize(

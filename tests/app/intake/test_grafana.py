@@ -131,6 +131,16 @@ def test_a_custom_payload_belongs_to_the_generic_webhook() -> None:
         parse(payload("custom_payload"))
 
 
+def test_what_cannot_be_read_is_named_and_loses_nothing_else() -> None:
+    group = payload("firing")
+    read = len(group["alerts"])
+    group["alerts"].append("rubbish")
+    parsed = parse(group)
+    assert len(parsed.alerts) == read
+    assert parsed.left_out.startswith(f"1 of {read + 1} alerts left out")
+    assert parsed.note == ""
+
+
 def test_a_link_that_is_none_is_left_out() -> None:
     group = payload("error") | {"externalURL": "http://["}
     assert parse(group).alerts[0].url is None

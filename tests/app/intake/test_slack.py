@@ -283,6 +283,35 @@ def test_what_is_stored_and_no_more(name: str, note: str) -> None:
     assert (parsed.alerts, parsed.jobs, parsed.answer, parsed.note) == ((), (), None, note)
 
 
+PERSON = {"user": "U0BO", "text": "the password is hunter2"}
+BOT = {"bot_id": "B0CI", "text": "deployed"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "private"),
+    [
+        ({"subtype": "message_changed", "message": PERSON, "previous_message": PERSON}, True),
+        ({"subtype": "message_changed", "message": BOT, "previous_message": PERSON}, True),
+        ({"subtype": "message_deleted", "previous_message": PERSON}, True),
+        ({"subtype": "message_replied", "message": PERSON}, True),
+        ({"subtype": "message_changed", "message": "no message"}, True),
+        ({"subtype": "me_message", **PERSON}, True),
+        ({"subtype": "channel_topic", **PERSON}, True),
+        ({"edited": {"user": "U0BO", "ts": "1721656900.000100"}, **PERSON}, True),
+        ({"type": "app_mention", "edited": {"user": "U0BO"}, **PERSON}, True),
+        ({"subtype": "message_changed", "message": BOT, "previous_message": BOT}, False),
+        ({"subtype": "message_changed", "message": {"app_id": "A0CI"}}, False),
+        ({"subtype": "message_deleted", "previous_message": {"subtype": "bot_message", "username": "ci"}}, False),
+        ({"edited": {"user": "B0CI"}, **BOT}, False),
+    ],
+)
+def test_what_people_edit_delete_or_do_is_not_stored(changes: dict[str, object], private: bool) -> None:
+    payload = json.loads(fixture("person"))
+    payload["event"] = {"type": "message", "channel": "C0ALERTS", "ts": "1721656900.000100", **changes}
+    parsed = sender().parse(Incoming({}, json.dumps(payload).encode(), "events"), DIRECTORY)
+    assert (parsed.private, parsed.note) == (private, "not a new message")
+
+
 def test_our_own_messages_are_known_by_the_setting_too() -> None:
     assert event("bot_without_alert", sender(app="A0CI")).note == "our own message"
 
@@ -304,7 +333,10 @@ def test_a_mention_is_the_slash_command(words: str) -> None:
     payload = json.loads(fixture("mention"))
     payload["event"]["text"] = f"<@U0AUTOPILOT> {words}"
     parsed = sender().parse(Incoming({}, json.dumps(payload).encode(), "events"), DIRECTORY)
-    assert [a.model_dump() for a in parsed.alerts] == [a.model_dump() for a in command("payment-service 09:15").alerts]
+    own = {"cycle_key", "fingerprint"}  # each request is another alert
+    (said,), (typed,) = parsed.alerts, command("payment-service 09:15").alerts
+    assert said.model_dump(exclude=own) == typed.model_dump(exclude=own)
+    assert said.cycle_key == said.fingerprint == "slack:payment-service:2024-12-20T09:15:00+00:00:Ev0MENTION"
     assert parsed.asked_by == "slack:U0BO"
 
 
@@ -331,10 +363,23 @@ def test_an_investigation_is_asked_for() -> None:
     assert (alert.source, alert.service, alert.transition) == ("slack", "payment-service", "firing")
     assert alert.title == "payment-service: investigation asked for"
     assert alert.occurred_at == datetime(2024, 12, 20, 9, 15, tzinfo=UTC)
-    assert alert.fingerprint == alert.cycle_key == "slack:payment-service:2024-12-20T09:15:00+00:00"
-    assert parsed.delivery_key == "slack:command:13345224609.738474920.8088930838d88f008e0"
+    trigger = "13345224609.738474920.8088930838d88f008e0"
+    assert alert.fingerprint == alert.cycle_key == f"slack:payment-service:2024-12-20T09:15:00+00:00:{trigger}"
+    assert parsed.delivery_key == f"slack:command:{trigger}"
     assert (parsed.asked_by, parsed.answer) == ("slack:bo", None)
     assert parsed.note == "payment-service, 2024-12-20 09:15:00 UTC"
+
+
+def test_who_asks_again_for_the_same_is_not_given_the_old_incident() -> None:
+    first, again, other = (
+        command("payment-service 09:15", trigger_id=trigger) for trigger in ("1.2.a", "1.2.a", "1.3")
+    )
+    assert first.alerts == again.alerts
+    assert first.delivery_key == again.delivery_key
+    assert first.alerts[0].cycle_key != other.alerts[0].cycle_key
+    assert first.alerts[0].fingerprint != other.alerts[0].fingerprint
+    (long,) = command("payment-service 09:15", trigger_id="1" * 300).alerts
+    assert len(long.cycle_key) <= 200
 
 
 @pytest.mark.parametrize(

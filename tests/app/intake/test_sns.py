@@ -1,5 +1,6 @@
 """SNS messages: signed by Amazon, or refused."""
 
+import asyncio
 import base64
 import gzip
 from collections.abc import Callable
@@ -228,12 +229,11 @@ async def test_other_partitions_have_hosts_of_their_own(amazon: Amazon, topic: s
     "answer",
     [
         httpx.Response(302, headers={"Location": "https://evil.io/" + NAME}),
-        httpx.Response(404),
         httpx.Response(503),
         httpx.Response(200, text="<html>a page of the firewall</html>"),
         httpx.Response(200, content=b"x" * (_sns.LARGEST_BYTES + 1)),
     ],
-    ids=["redirect", "not found", "down", "no certificate", "too large"],
+    ids=["redirect", "down", "no certificate", "too large"],
 )
 async def test_what_is_no_certificate_is_asked_for_again_later(amazon: Amazon, answer: httpx.Response) -> None:
     amazon.answer = lambda _: answer
@@ -244,13 +244,80 @@ async def test_what_is_no_certificate_is_asked_for_again_later(amazon: Amazon, a
     await check(amazon, amazon.sign(NOTIFICATION))
 
 
+@pytest.mark.parametrize("status", [403, 404])
+async def test_a_certificate_that_amazon_does_not_have_is_a_forgery(
+    amazon: Amazon, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    amazon.answer = lambda _: httpx.Response(status, content=amazon.pem)
+    for _ in range(3):
+        with pytest.raises(Unauthentic, match="SigningCertURL"):
+            await check(amazon, amazon.sign(NOTIFICATION))
+    assert amazon.requests == [FOLDER + NAME], "remembered"
+    amazon.answer = lambda _: httpx.Response(200, content=amazon.pem)
+    monkeypatch.setattr(_sns, "MISSED_S", 0.0)
+    await check(amazon, amazon.sign(NOTIFICATION))
+
+
+async def test_few_forgeries_are_remembered_and_none_pushes_a_certificate_out(
+    amazon: Amazon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_sns, "MISSED", 2)
+    await check(amazon, amazon.sign(NOTIFICATION))
+    amazon.answer = lambda _: httpx.Response(404)
+    for name in ("0", "1", "2", "2", "1", "0"):
+        with pytest.raises(Unauthentic):
+            await amazon.certificates.get(FOLDER + name)
+    await check(amazon, amazon.sign(NOTIFICATION))
+    assert [url.removeprefix(FOLDER) for url in amazon.requests] == [NAME, "0", "1", "2", "0"]
+
+
+async def test_many_at_once_ask_once_and_share_what_comes(amazon: Amazon) -> None:
+    asked, go = asyncio.Event(), asyncio.Event()
+    requests: list[str] = []
+
+    async def slow(request: httpx.Request) -> httpx.Response:
+        requests.append(str(request.url))
+        asked.set()
+        await go.wait()
+        return httpx.Response(503 if len(requests) == 1 else 200, content=amazon.pem)
+
+    certificates = Certificates(httpx.MockTransport(slow))
+    url = FOLDER + NAME
+    first, *others = (asyncio.create_task(certificates.get(url)) for _ in range(20))
+    await asked.wait()
+    first.cancel()
+    go.set()
+    answers = await asyncio.gather(*others, return_exceptions=True)
+    assert {type(answer) for answer in answers} == {IntakeUnavailable}
+    assert requests == [url]
+    found = await asyncio.gather(*(certificates.get(url) for _ in range(20)))
+    assert (len(set(map(id, found))), len(requests)) == (1, 2)
+    await certificates.aclose()
+
+
+async def test_closing_waits_for_nobody() -> None:
+    asked = asyncio.Event()
+
+    async def never(_: httpx.Request) -> httpx.Response:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    certificates = Certificates(httpx.MockTransport(never))
+    waiting = asyncio.create_task(certificates.get(FOLDER + NAME))
+    await asked.wait()
+    await certificates.aclose()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
 async def test_a_certificate_with_more_behind_it_is_too_large(amazon: Amazon) -> None:
     amazon.answer = lambda _: httpx.Response(200, content=amazon.pem + b"\n" * _sns.LARGEST_BYTES)
     with pytest.raises(IntakeUnavailable, match="larger"):
         await check(amazon, amazon.sign(NOTIFICATION))
 
 
-@pytest.mark.parametrize("status", [203, 302, 403, 500])
+@pytest.mark.parametrize("status", [203, 302, 429, 500])
 async def test_a_certificate_on_an_error_page_is_not_believed(amazon: Amazon, status: int) -> None:
     amazon.answer = lambda _: httpx.Response(status, content=amazon.pem)
     with pytest.raises(IntakeUnavailable, match=str(status)):
