@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 from pydantic import BaseModel, Field
@@ -35,6 +35,19 @@ class DecisionMade(BaseModel):
     at: datetime
 
 
+class AlertOf(BaseModel):
+    """One alert of the incident, from trigger to recovery."""
+
+    title: str
+    service: str
+    source: str
+    state: Literal["firing", "recovered"]
+    since: datetime
+    merge_reason: str = Field(default="", description="Why it was put here; empty for the one that opened the incident")
+    score: float | None = Field(default=None, description="How well it fits, where it was merged; 0 to 1")
+    url: str | None = None
+
+
 class TimelineEntry(BaseModel):
     """One line of the history."""
 
@@ -59,6 +72,10 @@ class Report(BaseModel):
     opened_at: datetime
     closed_at: datetime | None = None
     round: int = Field(default=0, description="How many analyses were made")
+    admitted_at: datetime | None = Field(default=None, description="When its investigation could begin")
+    flaps: int = Field(default=0, description="How often its alerts came back after a recovery")
+    alert_count: int = 0
+    alerts: tuple[AlertOf, ...] = Field(default=(), description="The first of its alerts, oldest first")
     root_cause: RootCause | None = None
     suspects: tuple[Suspect, ...] = ()
     evidence: tuple[Finding, ...] = ()
@@ -73,6 +90,11 @@ class Report(BaseModel):
     executions: tuple[Execution, ...] = ()
     history: tuple[TimelineEntry, ...] = ()
 
+    @property
+    def waits(self) -> bool:
+        """Its investigation has not begun: the budget or a silence holds it back."""
+        return self.status == "received" and self.admitted_at is None
+
 
 def build(
     incident: Mapping[str, Any],
@@ -80,6 +102,7 @@ def build(
     decisions: Sequence[Mapping[str, Any]],
     executions: Sequence[Mapping[str, Any]],
     events: Sequence[Mapping[str, Any]],
+    alerts: Sequence[Mapping[str, Any]] = (),
 ) -> Report:
     """From the rows of ``app.store.incidents``."""
     last = analyses[-1] if analyses else {}
@@ -101,6 +124,8 @@ def build(
                 "opened_at",
                 "closed_at",
                 "round",
+                "admitted_at",
+                "flaps",
                 "plan_revision",
             )
         },
@@ -115,10 +140,21 @@ def build(
         plan_note=plan.note if plan else "",
         decisions=tuple(DecisionMade.model_validate(d) for d in decisions),
         executions=tuple(Execution.model_validate(e["body"]) for e in executions),
+        alerts=tuple(map(_alert, alerts)),
+        alert_count=alerts[0]["total"] if alerts else 0,
         history=tuple(
             TimelineEntry(id=e["id"], at=e["at"], kind=e["kind"], node=e["node"], message=e["message"]) for e in events
         ),
     )
+
+
+def _alert(row: Mapping[str, Any]) -> AlertOf:
+    """Of a row of ``store.incidents.alert_cycles``."""
+    return AlertOf(state="recovered" if row["recovered"] else "firing", **_but(row, "recovered"))
+
+
+def _but(row: Mapping[str, Any], left_out: str) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != left_out}
 
 
 def markdown(report: Report) -> str:
@@ -129,6 +165,7 @@ def markdown(report: Report) -> str:
         f"**{report.status.replace('_', ' ')}**"
         + (f" ({_inline(report.status_reason)})" if report.status_reason else "")
         + f"\n\nOccurred {_time(report.occurred_at)}.",
+        _alerts(report),
         _root_cause(report),
         _impact(report),
         _evidence(report),
@@ -139,6 +176,28 @@ def markdown(report: Report) -> str:
         _history(report),
     ]
     return "\n\n".join(p for p in parts if p) + "\n"
+
+
+def _alerts(report: Report) -> str:
+    if not report.alerts:
+        return ""
+    rows = [
+        f"| {_inline(a.title)} | {_inline(a.service)} | {_inline(a.source)} | {a.state} since {_time(a.since)} |"
+        f" {_inline(a.merge_reason) or 'opened the incident'} | {_number(a.score)} |"
+        for a in report.alerts
+    ]
+    more = report.alert_count - len(report.alerts)
+    return "\n".join(
+        [
+            f"## Alerts ({max(report.alert_count, len(report.alerts))})",
+            "",
+            "| alert | service | source | state | why it is here | score |",
+            "|---|---|---|---|---|---|",
+            *rows,
+            *(("", f"and {more} more") if more > 0 else ()),
+            *(("", f"Came back after a recovery: {report.flaps}x") if report.flaps else ()),
+        ]
+    )
 
 
 def _root_cause(report: Report) -> str:

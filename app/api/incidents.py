@@ -287,6 +287,7 @@ async def load_report(product: Product, incident_id: str) -> report.Report:
             await store.decisions(connection, incident_id),
             await store.executions(connection, incident_id),
             await store.events(connection, incident_id),
+            await store.alert_cycles(connection, incident_id),
         )
 
 

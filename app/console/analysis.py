@@ -8,14 +8,15 @@ from app.console.markup import (
     chip,
     excerpt,
     moment,
+    notice,
     number,
     outside,
     references,
     text,
 )
 from app.console.progress import Event, Source, Step, sources, steps
-from app.console.texts import Texts
-from app.report import Report
+from app.console.texts import Texts, counted
+from app.report import AlertOf, Report
 from graph.state import Claim, Finding, Hop, RootCause
 
 SPARK_WIDTH, SPARK_HEIGHT = 120, 26
@@ -23,13 +24,18 @@ SPARK_WIDTH, SPARK_HEIGHT = 120, 26
 
 def summary(report: Report, t: Texts) -> str:
     """The incident in one line."""
-    reason = f'<span class="muted">{text(report.status_reason)}</span>' if report.status_reason else ""
+    told = report.status_reason and not report.waits
+    reason = f'<span class="muted">{text(report.status_reason)}</span>' if told else ""
+    status = chip("waiting", t["waiting"]) if report.waits else chip(report.status)
+    count = counted(t, report.alert_count, report.flaps)
+    alerts = f"{count} · " if count else ""
     link = f"/incidents/{text(report.incident_id)}/report?format=markdown"
     return (
-        f'<section class="summary"><h1>{chip(report.status)} {text(report.title)}</h1><p>'
+        f'<section class="summary"><h1>{status} {text(report.title)}</h1><p>'
         f"<b>{text(report.service)}</b> · {text(report.environment)} · {chip(report.severity)} · "
-        f"{t['occurred']} {moment(report.occurred_at)} · <code>{text(report.incident_id)}</code> · "
+        f"{t['occurred']} {moment(report.occurred_at)} · {alerts}<code>{text(report.incident_id)}</code> · "
         f'<a href="{link}" target="_blank">{t["report"]}</a> {reason}</p></section>'
+        + (notice(f"{t['not_begun']}\n{report.status_reason}".strip()) if report.waits else "")
     )
 
 
@@ -51,6 +57,24 @@ def _source(source: Source, t: Texts) -> str:
     return (
         f'<span class="source {source.state}" title="{text(source.said)}"><b>{text(source.name)}</b> '
         f"{t[source.state]} <small>{text(source.said)}</small></span>"
+    )
+
+
+def alerts(report: Report, t: Texts) -> str:
+    """What was merged into the incident, and why."""
+    more = report.alert_count - len(report.alerts)
+    rest = f'<p class="muted">{t["more_alerts"].format(more)}</p>' if more > 0 else ""
+    shown = max(report.alert_count, len(report.alerts))
+    return card(f"{t['alerts']} ({shown})", bullets((_alert(a, t) for a in report.alerts), "results") + rest)
+
+
+def _alert(alert: AlertOf, t: Texts) -> str:
+    score = f" ({t['score']} {number(alert.score)})" if alert.score is not None else ""
+    link = outside(alert.url, t["open_source"], "https", "http")
+    return (
+        f"{chip(alert.state, t[alert.state])} <b>{text(alert.title)}</b> {link}"
+        f'<br><small class="muted">{text(alert.service)} · {text(alert.source)} · {t["since"]} {moment(alert.since)}'
+        f"</small><br><small>{text(alert.merge_reason or t['opened_it'])}{score}</small>"
     )
 
 

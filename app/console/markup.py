@@ -11,8 +11,8 @@ from pydantic import JsonValue
 # Control characters and bidirectional overrides: they could make a text look like another one.
 DECEPTIVE = re.compile("[\x00-\x08\x0b-\x1f\x7f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 LONGEST_EXCERPT = 20_000
-GOOD = ("succeeded", "done", "resolved", "met", "improved", "high confidence")
-BAD = ("failed", "needs_attention", "worse", "not_met", "critical", "high", "stopped", "unknown")
+GOOD = ("succeeded", "done", "resolved", "met", "improved", "high confidence", "recovered")
+BAD = ("failed", "needs_attention", "worse", "not_met", "critical", "high", "stopped", "unknown", "firing")
 WARN = ("warning", "medium", "awaiting_decision", "unchanged", "not_measurable", "skipped", "dry_run", "you")
 BUSY = ("received", "collecting", "analyzing", "planning", "executing", "verifying", "running")
 
@@ -74,9 +74,9 @@ def references(ids: Iterable[str]) -> str:
     return " ".join(f'<a class="ref" role="button" tabindex="0" data-goto="{text(i)}">{text(i)}</a>' for i in ids)
 
 
-def outside(link: str | None, shown: str) -> str:
-    """A link to another system; only https is followed."""
-    if not link or not link.startswith("https://"):
+def outside(link: str | None, shown: str, *schemes: str) -> str:
+    """A link to another system; only https is followed, or one of ``schemes``."""
+    if not link or not link.startswith(tuple(f"{s}://" for s in schemes or ("https",))):
         return ""
     return f'<a href="{text(link)}" target="_blank" rel="noopener noreferrer">{text(shown)}</a>'
 

@@ -2,11 +2,11 @@
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as NotBase64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from app.console.markup import address, card, chip, moment, text
-from app.console.texts import TEXTS, Language
+from app.console.texts import TEXTS, Language, counted
 from app.db import Row
 from app.security import Caller
 
@@ -28,25 +28,31 @@ def header(caller: Caller | None, lang: Language, incident_id: str | None) -> st
     )
 
 
-def incident_list(rows: Sequence[Row], lang: Language, *, older: str | None, paged: bool) -> str:
-    """One page of incidents, newest first. ``older`` is the cursor of the next page."""
+def incident_list(
+    rows: Sequence[Row], lang: Language, *, older: str | None, paged: bool, alerts: Mapping[str, int]
+) -> str:
+    """One page of incidents, newest first. ``older`` is the cursor of the next page; ``alerts``: how many by id."""
     t = TEXTS[lang]
     if not rows:
         return card(t["incidents"], f'<p class="muted">{t["no_incidents"]}</p>')
     heads = "".join(f"<th>{t[k]}</th>" for k in ("status", "incident", "service", "severity", "occurred", "opened_by"))
-    body = "".join(_incident_row(row, lang) for row in rows)
+    body = "".join(_incident_row(row, lang, alerts.get(row["id"], 0)) for row in rows)
     pages = [f'<a class="page" href="{address(lang=lang)}">« {t["newest"]}</a>'] if paged else []
     pages += [f'<a class="page" href="{address(before=older, lang=lang)}">{t["older"]} »</a>'] if older else []
     table = f'<table class="incidents"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
     return card(t["incidents"], table + f'<div class="pages">{"".join(pages)}</div>')
 
 
-def _incident_row(row: Row, lang: Language) -> str:
+def _incident_row(row: Row, lang: Language, alerts: int) -> str:
+    t = TEXTS[lang]
     here = address(incident=row["id"], lang=lang)
     reason = f'<small class="muted">{text(row["status_reason"])}</small>' if row["status_reason"] else ""
+    waits = row["status"] == "received" and row["admitted_at"] is None
+    status = chip("waiting", t["waiting"]) if waits else chip(row["status"])
+    known = " · ".join(filter(None, (text(row["id"]), counted(t, alerts, row["flaps"]))))
     return (
-        f"<tr><td>{chip(row['status'])}</td>"
-        f'<td class="what"><a href="{here}">{text(row["title"])}</a><small class="muted">{text(row["id"])}</small>'
+        f"<tr><td>{status}</td>"
+        f'<td class="what"><a href="{here}">{text(row["title"])}</a><small class="muted">{known}</small>'
         f"{reason}</td><td>{text(row['service'])}</td><td>{chip(row['severity'])}</td>"
         f"<td>{moment(row['occurred_at'])}</td><td>{text(row['opened_by'])}</td></tr>"
     )

@@ -18,7 +18,7 @@ from app.console.markup import heading, notice
 from app.console.progress import Event
 from app.console.texts import TEXTS, Language, Texts, language
 from app.desk import Conflict, NotAllowed, NotFound, Unusable
-from app.incidents import decide
+from app.incidents import decide, investigate_now
 from app.report import Report
 from app.security import Caller
 from app.store import incidents as store
@@ -27,7 +27,7 @@ from app.wiring import Product
 from graph.state import Choice
 
 TICK_S = 0.5
-IDLE_TICK_S = 2.0  # while a person thinks, and while the database is away
+IDLE_TICK_S = 2.0  # while a person thinks, it waits for its turn, and while the database is away
 PAGE_SIZE = 25
 Updates = dict[Any, Any]  # Gradio component -> its new value or properties
 
@@ -106,13 +106,15 @@ class Page:
     def _build_incident(self) -> None:
         self.parts: dict[str, Any] = {}
         with gr.Column(visible=False) as self.detail:
-            self.parts |= {name: _html() for name in ("summary", "progress")}
+            self.parts["summary"] = _html()
+            self.begin = gr.Button(visible=False, variant="primary", min_width=120, elem_classes="ap-button")
+            self.parts["progress"] = _html()
             with gr.Row():
                 with gr.Column(scale=3, min_width=320):
                     self.parts |= {name: _html() for name in ("results", "root_cause", "impact", "options")}
                     self._build_decision()
                 with gr.Column(scale=2, min_width=320):
-                    self.parts |= {name: _html() for name in ("evidence", "gaps", "history")}
+                    self.parts |= {name: _html() for name in ("alerts", "evidence", "gaps", "history")}
 
     def _build_decision(self) -> None:
         self.answer = _html()
@@ -129,7 +131,7 @@ class Page:
     def _connect(self) -> None:
         everything = [
             *(self.shown, self.header, self.message, self.home, self.start_form, self.service, self.time, self.note),
-            *(self.start, self.start_title, self.list, self.detail, *self.parts.values(), self.timer),
+            *(self.start, self.start_title, self.list, self.detail, self.begin, *self.parts.values(), self.timer),
         ]
         deciding = [self.decision, self.choice, self.hint, self.execute, self.confirming, self.confirmation]
         deciding += [self.back, self.confirm, self.answer]
@@ -142,6 +144,7 @@ class Page:
         _on(self.execute.click, self.on_execute, asked, [self.reviewed, *deciding])
         _on(self.confirm.click, self.on_confirm, [self.reviewed], deciding)
         _on(self.back.click, self.on_back, [], deciding)
+        _on(self.begin.click, self.on_begin, [], [self.begin, self.message])
 
     # --- events ---
 
@@ -228,6 +231,15 @@ class Page:
 
         return self._undecided(form=True) | await self._act(request.request, settle, self.answer)
 
+    async def on_begin(self, request: gr.Request) -> Updates:
+        """Investigate an incident now that waits."""
+
+        async def begin(visit: Visit, caller: Caller) -> Updates:
+            await investigate_now(visit.product.desk, visit.incident_id or "", caller)
+            return {self.begin: gr.update(visible=False), self.message: ""}
+
+        return await self._act(request.request, begin, self.message)
+
     def on_back(self) -> Updates:
         """Think again."""
         return {self.answer: ""} | self._undecided(form=True)
@@ -282,6 +294,7 @@ class Page:
             self.execute: gr.update(value=t["execute"]),
             self.confirm: gr.update(value=t["confirm"]),
             self.back: gr.update(value=t["back"]),
+            self.begin: gr.update(value=t["investigate_now"]),
         }
 
     async def _home(self, visit: Visit, caller: Caller) -> Updates:
@@ -289,6 +302,7 @@ class Page:
         async with visit.product.pool.connection() as connection:
             before = overview.position(visit.before)
             rows = await store.page(connection, store.Filter(), PAGE_SIZE + 1, before)
+            counts = await store.count_alerts(connection, [row["id"] for row in rows[:PAGE_SIZE]])
         older = overview.cursor(rows[PAGE_SIZE - 1]) if len(rows) > PAGE_SIZE else None
         services = sorted(visit.product.desk.catalogue.services)
         may_start = caller.may("responder")
@@ -306,7 +320,9 @@ class Page:
                 placeholder=t["start_time_hint"],
                 value=f"{visit.product.clock.now():%Y-%m-%d %H:%M:%S}",
             ),
-            self.list: overview.incident_list(rows[:PAGE_SIZE], visit.lang, older=older, paged=before is not None),
+            self.list: overview.incident_list(
+                rows[:PAGE_SIZE], visit.lang, older=older, paged=before is not None, alerts=counts
+            ),
             self.timer: gr.Timer(active=False),
         }
 
@@ -328,6 +344,9 @@ class Page:
             self.parts[name]: html for name, html in drawn.items() if shown.blocks.get(name) != blocks[name]
         }
         updates |= {self.shown: now, self.timer: _pace(incident.report)}
+        updates[self.begin] = gr.update(
+            value=visit.t["investigate_now"], visible=incident.report.waits and caller.may("responder")
+        )
         if not shown.blocks or now.plan_revision != shown.plan_revision:
             updates |= self._decision_form(incident, visit)
         return updates
@@ -357,16 +376,19 @@ def parse_time(words: str) -> datetime:
 
 
 async def _version(product: Product, incident_id: str, after: int) -> tuple[str, int]:
-    """A word that changes whenever anything shown does, from three cheap queries. Raises NotFound."""
+    """A word that changes whenever anything shown does, from a few cheap queries. Raises NotFound."""
     async with product.pool.connection() as connection:
         row = await store.get(connection, incident_id) if "\x00" not in incident_id else None
         if row is None:
             raise NotFound(incident_id)
         events = await store.events(connection, incident_id, after)
         steps = await ledger.steps(connection, incident_id)
+        alerts = await store.alerts_changed(connection, incident_id)
+    # What holds a waiting incident back, and what recovers again and again, changes without a line of its own.
+    held = f"{row['status_reason']} {row['admitted_at']} {row['flaps']} {alerts}"
     last = events[-1]["id"] if events else after
     finished = sum(1 for s in steps if s["finished_at"])
-    return f"{row['updated_at'].isoformat()} {last} {len(steps)} {finished}", last
+    return f"{row['updated_at'].isoformat()} {last} {len(steps)} {finished} {held}", last
 
 
 async def _load(product: Product, incident_id: str, caller: Caller) -> Incident:
@@ -388,6 +410,7 @@ def _draw(incident: Incident, visit: Visit) -> dict[str, str]:
         "impact": analysis.impact(report, t),
         "options": actions.options(report, visit.product.desk.roles, t),
         "results": actions.results(report, incident.steps, events, t),
+        "alerts": analysis.alerts(report, t),
         "evidence": analysis.evidence(report, t),
         "gaps": analysis.gaps(report, t),
         "history": analysis.history(report, t),
@@ -397,7 +420,7 @@ def _draw(incident: Incident, visit: Visit) -> dict[str, str]:
 def _pace(report: Report) -> Any:
     if report.status in store.CLOSED:
         return gr.Timer(active=False)
-    return gr.Timer(IDLE_TICK_S if report.plan_revision else TICK_S, active=True)
+    return gr.Timer(IDLE_TICK_S if report.plan_revision or report.waits else TICK_S, active=True)
 
 
 def _html() -> Any:

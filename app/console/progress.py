@@ -61,6 +61,8 @@ def steps(report: Report, events: Sequence[Event]) -> list[Step]:
 def _states(report: Report, events: Sequence[Event]) -> list[StepState]:
     if report.status == "resolved":
         return ["done"] * len(NODES)
+    if report.waits:
+        return ["waiting"] * len(NODES)
     if report.status in AT_WORK:
         here = AT_WORK[report.status]
         asked = report.status == "awaiting_decision" and report.plan_revision is not None

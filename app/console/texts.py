@@ -104,6 +104,19 @@ ENGLISH: Texts = {
     "database_away": "The database does not answer. Nothing is lost; this page goes on by itself when it is back.",
     "not_found": "There is no incident with this id:",
     "all_incidents": "All incidents",
+    "alerts": "Alerts",
+    "alert_count": "{} alerts",
+    "alert_count_one": "{} alert",
+    "came_back": "came back {} times",
+    "came_back_one": "came back once",
+    "more_alerts": "and {} more",
+    "firing": "firing",
+    "recovered": "recovered",
+    "since": "since",
+    "score": "score",
+    "opened_it": "opened this incident",
+    "not_begun": "The investigation has not begun.",
+    "investigate_now": "Investigate now",
 }
 
 KOREAN: Texts = {
@@ -204,9 +217,28 @@ KOREAN: Texts = {
     "database_away": "데이터베이스가 응답하지 않습니다. 잃은 것은 없으며, 복구되면 화면이 저절로 이어집니다.",
     "not_found": "이 ID 의 장애가 없습니다:",
     "all_incidents": "전체 장애",
+    "alerts": "알림",
+    "alert_count": "알림 {}건",
+    "alert_count_one": "알림 {}건",
+    "came_back": "{}번 재발",
+    "came_back_one": "1번 재발",
+    "more_alerts": "외 {}건",
+    "firing": "발생 중",
+    "recovered": "복구됨",
+    "since": "시각",
+    "score": "점수",
+    "opened_it": "이 장애를 연 알림",
+    "not_begun": "조사가 아직 시작되지 않았습니다.",
+    "investigate_now": "지금 조사",
 }
 
 TEXTS: Mapping[Language, Texts] = {"en": ENGLISH, "ko": KOREAN}
+
+
+def counted(t: Texts, alerts: int, flaps: int) -> str:
+    """How many alerts there are, and how often they came back; nothing where there are none."""
+    said = [(n, name) for n, name in ((alerts, "alert_count"), (flaps, "came_back")) if n]
+    return " · ".join(t[name if n != 1 else f"{name}_one"].format(f"{n:,}") for n, name in said)
 
 
 def language(asked: str | None) -> Language:

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from app.report import Report, markdown
+from app.report import AlertOf, Report, build, markdown
 from graph.state import Execution, Finding, StepResult, Verification
 
 AT = datetime(2024, 12, 20, 9, 15, tzinfo=UTC)
@@ -45,3 +45,26 @@ def test_environment_and_request_ids_are_escaped() -> None:
     text = markdown(report())
     assert r"prod\](https://evil) \<b\>" in text
     assert r"(a\|b, \<b\>)" in text
+
+
+def test_the_alerts_say_why_they_are_here() -> None:
+    row = {"title": "p95|", "service": "shop", "source": "datadog", "recovered": False, "since": AT, "total": 52}
+    first = row | {"merge_reason": "", "score": None, "url": None}
+    second = row | {"recovered": True, "merge_reason": "<b> calls it", "score": 0.75, "url": "https://a.example"}
+    incident = report().model_dump() | {"id": "inc_1"}
+    made = build(incident, [], [], [], [], [first, second])
+    assert made.alerts[1] == AlertOf(
+        title="p95|",
+        service="shop",
+        source="datadog",
+        state="recovered",
+        since=AT,
+        merge_reason="<b> calls it",
+        score=0.75,
+        url="https://a.example",
+    )
+    text = markdown(made)
+    assert "## Alerts (52)\n" in text
+    assert "| p95\\| | shop | datadog | firing since 2024-12-20 09:15:00 UTC | opened the incident | - |\n" in text
+    assert "recovered since 2024-12-20 09:15:00 UTC | \\<b\\> calls it | 0.75 |\n\nand 50 more\n" in text
+    assert "## Alerts" not in markdown(report())

@@ -11,7 +11,7 @@ from app.console.markup import address, excerpt, number, outside, text
 from app.console.page import parse_time
 from app.console.progress import NODES, Event, sources, steps
 from app.console.texts import ENGLISH, KOREAN, language
-from app.report import DecisionMade, Report, TimelineEntry
+from app.report import AlertOf, DecisionMade, Report, TimelineEntry
 from app.security import Caller
 from collectors.base import Gap, GapReason, SeriesRef
 from graph.flow import NODES as GRAPH_NODES
@@ -126,6 +126,7 @@ def report(words: str = "payment-service", status: str = "awaiting_decision", **
         "status_reason": words,
         "occurred_at": AT,
         "opened_at": AT,
+        "admitted_at": AT,
         "root_cause": cause,
         "path": cause.path,
         "evidence": (finding,),
@@ -157,30 +158,33 @@ def test_hostile_texts_stay_texts_in_every_block() -> None:
         undone=(result,),
     )
     decision = DecisionMade(plan_revision="abc", choice="1", by=EVIL, note=EVIL, at=AT)
-    made = report(EVIL, status="executing", executions=(execution,), decisions=(decision,))
+    seen = AlertOf(title=EVIL, service=EVIL, source=EVIL, state="firing", since=AT, merge_reason=EVIL, url=EVIL)
+    made = report(EVIL, status="executing", executions=(execution,), decisions=(decision,), alerts=(seen,))
     events = [event("collector_finished", f"datadog: {EVIL}", "ContextCollector", failed=True)]
     events.append(event("verification", EVIL, "ActionExecutor", checks=[EVIL]))
     row = made.model_dump() | {"id": "inc_1", "opened_by": EVIL}
     blocks = [
         analysis.summary(made, ENGLISH),
+        analysis.summary(report(EVIL, status="received", admitted_at=None), ENGLISH),
         analysis.progress(made, events, ENGLISH),
         analysis.root_cause(made, ENGLISH),
         analysis.impact(made, ENGLISH),
         analysis.evidence(made, ENGLISH),
         analysis.gaps(made, ENGLISH),
         analysis.history(made, ENGLISH),
+        analysis.alerts(made, ENGLISH),
         actions.options(made, DEFAULT_ROLES, ENGLISH),
         actions.confirmation(made, "1", EVIL, ENGLISH),
         actions.confirmation(made, "re_analyze", EVIL, ENGLISH),
         actions.results(made, [], events, ENGLISH),
-        overview.incident_list([row], "en", older="x", paged=True),
+        overview.incident_list([row], "en", older="x", paged=True, alerts={}),
         overview.header(Caller(EVIL, "viewer"), "en", EVIL),
     ]
     for block in blocks:
         assert shown(block)
         assert "<script" not in block
         assert "<img" not in block
-    assert "<script>alert(1)</script>" in shown(blocks[2])
+    assert "<script>alert(1)</script>" in shown(blocks[3])
 
 
 def test_a_text_cannot_disguise_itself() -> None:
@@ -331,12 +335,57 @@ def test_a_finished_execution_shows_before_after_and_verdict() -> None:
 
 
 def test_the_list_pages_and_an_empty_one_says_what_to_do() -> None:
-    assert "Datadog webhook" in shown(overview.incident_list([], "en", older=None, paged=False))
+    assert "Datadog webhook" in shown(overview.incident_list([], "en", older=None, paged=False, alerts={}))
     row = report().model_dump() | {"id": "inc_1", "opened_by": "kim"}
-    first = overview.incident_list([row], "ko", older=overview.cursor(row), paged=False)
+    first = overview.incident_list([row], "ko", older=overview.cursor(row), paged=False, alerts={})
     assert 'href="?incident=inc_1&amp;lang=ko"' in first
     assert "before=" in first
     assert overview.position(overview.cursor(row)) == (AT, "inc_1")
+
+
+def test_a_row_tells_how_many_alerts_and_whether_it_waits() -> None:
+    row = report(status="received", admitted_at=None, flaps=2).model_dump() | {"id": "inc_1", "opened_by": "kim"}
+    listed = shown(overview.incident_list([row], "en", older=None, paged=False, alerts={"inc_1": 3, "inc_2": 9}))
+    assert "waiting payment-service inc_1 · 3 alerts · came back 2 times" in listed
+    assert "received" not in listed
+
+
+def alert_of(**changes: object) -> AlertOf:
+    base = {"title": "p95 latency", "service": "checkout", "source": "datadog", "state": "firing", "since": AT}
+    return AlertOf.model_validate(base | changes)
+
+
+def test_each_alert_says_why_it_is_here() -> None:
+    seen = (
+        alert_of(url="https://app.datadoghq.com/monitors/1"),
+        alert_of(
+            title="errors", state="recovered", merge_reason="calls payment-service", score=0.75, url="http://am/1"
+        ),
+        alert_of(url="javascript:alert(1)"),
+    )
+    html = analysis.alerts(report(alerts=seen, alert_count=60), ENGLISH)
+    words = shown(html)
+    assert "Alerts (60)" in words
+    assert "firing p95 latency open checkout · datadog · since 2024-12-20 09:15:00 opened this incident" in words
+    assert "recovered errors open" in words
+    assert "calls payment-service (score 0.75)" in words
+    assert "and 57 more" in words
+    assert html.count("href=") == 2
+    assert "알림 (3)" in shown(analysis.alerts(report(alerts=seen, alert_count=3), KOREAN))
+    assert analysis.alerts(report(), ENGLISH) == ""
+
+
+def test_the_header_counts_the_alerts() -> None:
+    assert "3 alerts · came back once · inc_1" in shown(analysis.summary(report(alert_count=3, flaps=1), ENGLISH))
+    assert "알림 1건 · 4번 재발" in shown(analysis.summary(report(alert_count=1, flaps=4), KOREAN))
+
+
+def test_an_incident_that_waits_says_why_and_runs_nothing() -> None:
+    waiting = report("silenced by kim", status="received", admitted_at=None)
+    assert {s.state for s in steps(waiting, [])} == {"waiting"}
+    html = analysis.summary(waiting, ENGLISH)
+    assert 'class="notice warn" role="status">The investigation has not begun.\nsilenced by kim</div>' in html
+    assert "has not begun" not in analysis.summary(report(status="received"), ENGLISH)
 
 
 @pytest.mark.parametrize("cursor", [None, "", "%%%", "abc", "aGVsbG8=", "한"])

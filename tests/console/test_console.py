@@ -4,7 +4,7 @@ import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -16,12 +16,12 @@ import uvicorn
 
 from app.api.access import SESSION_COOKIE
 from app.db import Pool, create_pool, transaction
-from app.intake.triage import Case
+from app.intake.triage import Case, Cycle
 from app.main import create_app
 from app.security import Role, issue
 from app.settings import Settings
 from app.store import alerts, incidents
-from graph.state import ActionOption, Alert, Plan, PlanStep
+from graph.state import ActionOption, Alert, Plan, PlanStep, Transition
 from tests.processes import wait_until
 
 AT = datetime(2024, 12, 20, 9, 15, tzinfo=UTC)
@@ -33,6 +33,20 @@ PLAN = Plan.of(
         ActionOption(title="Fail over", description="To the replica", risk="high", minutes=9, steps=(STEP,)),
     ]
 )
+
+
+def alert_of(cycle_key: str, *, title: str = "errors", transition: Transition = "firing", minutes: int = 0) -> Alert:
+    """A minimal one."""
+    return Alert(
+        source="datadog",
+        title=title,
+        service="checkout",
+        occurred_at=AT,
+        changed_at=AT + timedelta(minutes=minutes),
+        fingerprint=cycle_key,
+        cycle_key=cycle_key,
+        transition=transition,
+    )
 
 
 class Console:
@@ -74,6 +88,14 @@ class Console:
             await incidents.set_status(
                 connection, incident_id, "awaiting_decision", round_=1, plan_revision=PLAN.revision
             )
+        return incident_id
+
+    async def waiting(self, why: str) -> str:
+        """One that waits to be investigated."""
+        incident_id = f"inc_{uuid4().hex[:12]}"
+        async with transaction(self.pool) as connection:
+            opened = Case(incident_id, "received", "critical", alert=alert_of(incident_id))
+            await alerts.insert_incidents(connection, [opened], "production", why)
         return incident_id
 
     def accept_connections(self, *, accept: bool) -> None:
@@ -219,6 +241,64 @@ async def test_a_changed_plan_is_not_confirmed(console: Console) -> None:
         await incidents.set_status(connection, incident_id, "awaiting_decision", round_=1, plan_revision="another")
     seen = await responder.fire("on_execute", "1", "", None, incident=incident_id)
     assert "The plan has changed" in seen
+
+
+async def test_the_alerts_of_an_incident_are_told_by_cycle(console: Console) -> None:
+    incident_id, viewer = await console.incident(), await console.browser("viewer")
+    told = [
+        (alert_of("one", title="first <b>"), "", None),
+        (alert_of("two", title="second"), "calls payment-service", 0.75),
+        (alert_of("two", title="second recovered", transition="resolved", minutes=4), "same alert cycle", None),
+        (alert_of("two", title="second late", minutes=2), "an older transition of the same alert cycle", None),
+        (alert_of("one", title="a reminder", transition="renotify", minutes=9), "same alert cycle", None),
+    ]
+    rows = [alerts.AlertRow(uuid4(), None, incident_id, *one) for one in told]
+    async with transaction(console.pool) as connection:
+        for row in rows:  # each received after the one before
+            await alerts.insert_alerts(connection, [row])
+        found = await incidents.alert_cycles(connection, incident_id)
+        assert await incidents.count_alerts(connection, [incident_id, "inc_other"]) == {incident_id: 2}
+        assert [r["title"] for r in await incidents.alert_cycles(connection, incident_id, 1)] == ["first <b>"]
+    assert [(r["title"], r["merge_reason"], r["score"], r["recovered"], r["since"], r["total"]) for r in found] == [
+        ("first <b>", "", None, False, AT, 2),
+        ("second", "calls payment-service", 0.75, True, AT + timedelta(minutes=4), 2),
+    ]
+    assert "2 alerts" in await viewer.fire("on_load")
+    seen = await viewer.fire("on_load", incident=incident_id)
+    assert "Alerts (2)" in seen
+    assert "first &lt;b&gt;" in seen
+    assert "calls payment-service (score 0.75)" in seen
+    async with transaction(console.pool) as connection:
+        cycle = Cycle(
+            key="one",
+            fingerprint="one",
+            rule="",
+            service="checkout",
+            environment="",
+            resources=frozenset(),
+            title="first",
+            state="resolved",
+            changed_at=AT + timedelta(minutes=11),
+            incident_id=incident_id,
+        )
+        await alerts.save_cycles(connection, [cycle])
+    assert "2024-12-20 09:26:00" in await viewer.fire("on_tick", None, incident=incident_id)
+
+
+async def test_a_responder_begins_an_investigation_that_waits(console: Console) -> None:
+    incident_id = await console.waiting("silenced <until> noon")
+    viewer, responder = await console.browser("viewer"), await console.browser("responder")
+    shown = await viewer.fire("on_load", incident=incident_id)
+    assert "has not begun.\\nsilenced &lt;until&gt; noon" in shown
+    assert "begin an investigation takes" in await viewer.fire("on_begin", incident=incident_id)
+    await responder.fire("on_load", incident=incident_id)
+    assert "error" not in (await responder.fire("on_begin", incident=incident_id)).lower()
+    async with console.pool.connection() as connection:
+        row = await incidents.get(connection, incident_id)
+    assert row
+    assert row["admitted_at"]
+    assert "has not begun" not in await responder.fire("on_load", incident=incident_id)
+    assert "does not wait" in await responder.fire("on_begin", incident=incident_id)
 
 
 async def test_starting_an_analysis(console: Console) -> None:

@@ -36,7 +36,7 @@ def test_what_is_wrong_is_said(api: tuple[World, httpx.Client]) -> None:
     _problem(client.post("/incidents", json=good | {"occurred_at": "2024-01-01T00:00:00"}), 422, "timezone")
     _problem(client.get("/incidents/inc_unheard_of"), 404, "inc_unheard_of")
     _problem(client.get("/incidents?cursor=nonsense"), 422, "cursor")
-    _problem(client.get("/nowhere"), 404, "Not Found")
+    _problem(client.get("/nowhere"), 404, "GET /nowhere is no call of this API")
     _problem(client.put("/incidents"), 405, "Method Not Allowed")
     incident = world.send_alert(client).json()["incident_id"]
     _problem(client.get(f"/incidents/{incident}/evidence/E99"), 404, "E99")
