@@ -37,7 +37,7 @@ def test_what_is_wrong_is_said(api: tuple[World, httpx.Client]) -> None:
     _problem(client.get("/incidents/inc_unheard_of"), 404, "inc_unheard_of")
     _problem(client.get("/incidents?cursor=nonsense"), 422, "cursor")
     _problem(client.get("/nowhere"), 404, "GET /nowhere is no call of this API")
-    _problem(client.put("/incidents"), 405, "Method Not Allowed")
+    _problem(client.put("/incidents"), 405, "PUT /incidents is no call of this API")
     incident = world.send_alert(client).json()["incident_id"]
     _problem(client.get(f"/incidents/{incident}/evidence/E99"), 404, "E99")
     decision = {"plan_revision": "x", "choice": "4"}
