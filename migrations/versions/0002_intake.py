@@ -60,7 +60,6 @@ create index incident_waiting on incident (
     (asked_by = ''), (case severity when 'critical' then 1 when 'warning' then 2 else 3 end), opened_at, id
 ) where closed_at is null and admitted_at is null;
 create index incident_held on incident (held_by) where held_by is not null and closed_at is null;
-create index incident_admitted on incident (admitted_at, service);
 create index incident_of_service on incident (service, admitted_at);
 create index incident_running on incident (status) where closed_at is null and admitted_at is not null;
 
