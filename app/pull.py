@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pydantic import TypeAdapter
 
 from app.alerts import Delivery, accept
-from app.db import transaction
 from app.intake.base import Parsed, digest_key
 from app.store import alerts
 from app.wiring import Product
@@ -40,7 +39,7 @@ async def pull(product: Product, name: str) -> int:
 async def _open_missed(product: Product, name: str, found: Parsed) -> int:
     if found.note:
         log.info("%s: %s", name, found.note)
-    async with transaction(product.pool) as connection:
+    async with product.pool.connection() as connection:
         missed = await alerts.unheard(connection, found.alerts)
     if missed:
         log.warning("%s: %d alerts came by no webhook: %s", name, len(missed), ", ".join(a.title for a in missed[:5]))

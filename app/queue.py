@@ -36,9 +36,5 @@ async def enqueue_sender_job(
 
 
 async def enqueue_advance(queue: procrastinate.App, connection: Connection, incident_id: str) -> None:
-    """Ask a worker to move an incident on; part of the caller's transaction.
-
-    The lock lets one such job of an incident run at a time, on all machines together.
-    """
-    task = queue.configure_task(ADVANCE, lock=f"incident:{incident_id}", connection=connection)
-    await task.defer_async(incident_id=incident_id)
+    """Ask a worker to move one on; part of the caller's transaction."""
+    await enqueue_advance_all(queue, connection, [incident_id])

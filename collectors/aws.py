@@ -123,7 +123,7 @@ def create(clock: Clock) -> "AwsCollector":
     settings = Settings()
     if not settings.region:
         raise ValueError("The collector 'aws' needs AUTOPILOT_AWS_REGION: the region of the services.")
-    session = _session(settings)
+    session = session_of(settings)
     config = Config(connect_timeout=3, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 2})
     url = settings.endpoint_url
     return AwsCollector(
@@ -136,7 +136,8 @@ def create(clock: Clock) -> "AwsCollector":
     )
 
 
-def _session(settings: Settings) -> boto3.Session:
+def session_of(settings: Settings) -> boto3.Session:
+    """The session of the profile, with its role assumed where one is set. Raises ValueError."""
     try:
         session = boto3.Session(profile_name=settings.profile, region_name=settings.region)
     except ProfileNotFound:

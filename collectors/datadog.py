@@ -235,16 +235,8 @@ class DatadogCollector:
     def __init__(self, clock: Clock, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
         """``transport`` replaces the network. ``settings`` must hold both keys."""
         self._clock = clock
-        self._ui = None if settings.base_url else _ui_host(settings.site)
-        self._client = httpx.AsyncClient(
-            base_url=settings.base_url or f"https://api.{settings.site}",
-            headers={
-                "DD-API-KEY": settings.api_key.get_secret_value() if settings.api_key else "",
-                "DD-APPLICATION-KEY": settings.app_key.get_secret_value() if settings.app_key else "",
-            },
-            timeout=httpx.Timeout(10.0, connect=3.0),
-            transport=transport,
-        )
+        self._ui = ui_host(settings)
+        self._client = client(settings, read_s=10.0, transport=transport)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -656,9 +648,23 @@ def _ms(moment: datetime) -> int:
     return int(moment.timestamp() * 1000)
 
 
-def _ui_host(site: str) -> str:
-    """The UI lives at ``app.datadoghq.com``, but at ``us3.datadoghq.com`` without ``app.``."""
-    return f"app.{site}" if site.count(".") == 1 else site
+def client(settings: Settings, *, read_s: float, transport: httpx.AsyncBaseTransport | None) -> httpx.AsyncClient:
+    """Datadog's API with the credentials of ``settings``, which must hold both keys."""
+    return httpx.AsyncClient(
+        base_url=settings.base_url or f"https://api.{settings.site}",
+        headers={
+            "DD-API-KEY": settings.api_key.get_secret_value() if settings.api_key else "",
+            "DD-APPLICATION-KEY": settings.app_key.get_secret_value() if settings.app_key else "",
+        },
+        timeout=httpx.Timeout(read_s, connect=3.0),
+        transport=transport,
+    )
+
+
+def ui_host(settings: Settings) -> str | None:
+    """The UI lives at ``app.datadoghq.com``, but at ``us3.datadoghq.com`` without ``app.``; another server has none."""
+    site = settings.site
+    return None if settings.base_url else f"app.{site}" if site.count(".") == 1 else site
 
 
 def _link(host: str | None, text: str, window: Window, metric: str, ui: str) -> str | None:

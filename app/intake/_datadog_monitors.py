@@ -13,7 +13,7 @@ import httpx
 from pydantic import BaseModel, Field, JsonValue, TypeAdapter, ValidationError, model_validator
 
 from app.intake.base import Directory, IntakeUnavailable, UnreadablePayload, believable, indexable, text_of
-from collectors.datadog import LONGEST_PAUSE_S
+from collectors.datadog import LONGEST_PAUSE_S, client, ui_host
 from collectors.datadog import Settings as Account
 from graph.state import Alert, Severity, Transition
 
@@ -206,17 +206,9 @@ class MonitorReader:
 
     def __init__(self, account: Account, transport: httpx.AsyncBaseTransport | None = None) -> None:
         """``transport`` replaces the network. ``account`` must hold both keys."""
-        site = account.site
-        self.ui = None if account.base_url else f"https://{'app.' if site.count('.') == 1 else ''}{site}"
-        self._client = httpx.AsyncClient(
-            base_url=account.base_url or f"https://api.{site}",
-            headers={
-                "DD-API-KEY": account.api_key.get_secret_value() if account.api_key else "",
-                "DD-APPLICATION-KEY": account.app_key.get_secret_value() if account.app_key else "",
-            },
-            timeout=httpx.Timeout(15.0, connect=3.0),
-            transport=transport,
-        )
+        host = ui_host(account)
+        self.ui = f"https://{host}" if host else None
+        self._client = client(account, read_s=15.0, transport=transport)
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -1,7 +1,7 @@
 """Prometheus Alertmanager's webhook, version 4: one POST is a group of firing and resolved alerts."""
 
 from pydantic import Field, JsonValue
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from app.catalogue import AutopilotYaml
 from app.clock import Clock
@@ -12,6 +12,7 @@ from app.intake.base import (
     Parsed,
     Secrets,
     Sender,
+    SenderSettings,
     UnreadablePayload,
     json_object,
     require_token,
@@ -21,16 +22,10 @@ from app.intake.base import (
 NAME = "alertmanager"
 
 
-class Settings(BaseSettings):
+class Settings(SenderSettings):
     """``AUTOPILOT_ALERTMANAGER_<NAME>``."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="AUTOPILOT_ALERTMANAGER_",
-        env_file=".env",
-        env_ignore_empty=True,
-        extra="ignore",
-        hide_input_in_errors=True,
-    )
+    model_config = SettingsConfigDict(env_prefix="AUTOPILOT_ALERTMANAGER_")
 
     tokens: Secrets = Field(
         default=(), description="Bearer tokens or Basic passwords of its `http_config`; two while you rotate"

@@ -24,7 +24,7 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
 )
-from pydantic_settings import NoDecode
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from collectors.base import Change
 from graph.catalogue import Catalogue
@@ -163,6 +163,12 @@ def _ecs(cluster: str, service: str) -> tuple[str, str]:
 
 def _is_word(word: str, text: str) -> bool:
     return re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", text) is not None
+
+
+class SenderSettings(BaseSettings):
+    """What a sender's own ``Settings`` build on; they add their ``env_prefix`` and fields."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", hide_input_in_errors=True)
 
 
 # --- shared secrets ---

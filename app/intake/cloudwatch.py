@@ -17,7 +17,7 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import AfterValidator, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from app.catalogue import AutopilotYaml
 from app.clock import Clock
@@ -33,6 +33,7 @@ from app.intake.base import (
     NotAllowed,
     Parsed,
     Sender,
+    SenderSettings,
     Unauthentic,
     UnreadablePayload,
     indexable,
@@ -64,12 +65,10 @@ def _are_topics(arns: tuple[str, ...]) -> tuple[str, ...]:
     return arns
 
 
-class Settings(BaseSettings):
+class Settings(SenderSettings):
     """``AUTOPILOT_CLOUDWATCH_<NAME>``."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="AUTOPILOT_CLOUDWATCH_", env_file=".env", env_ignore_empty=True, extra="ignore"
-    )
+    model_config = SettingsConfigDict(env_prefix="AUTOPILOT_CLOUDWATCH_")
 
     topic_arns: Annotated[CommaList, AfterValidator(_are_topics)] = Field(
         default=(), description="SNS topics whose messages are taken, with commas between them"
@@ -94,7 +93,7 @@ def reader(region: str | None) -> "CloudWatchClient | None":
     settings = aws.Settings()
     if not settings.region:
         return None
-    session = aws._session(settings)
+    session = aws.session_of(settings)
     client: CloudWatchClient = session.client(
         "cloudwatch", region_name=region or settings.region, endpoint_url=settings.endpoint_url, config=_CONFIG
     )

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from urllib.parse import parse_qs
 
 from pydantic import Field, JsonValue
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from app.catalogue import AutopilotYaml
 from app.clock import Clock
@@ -32,6 +32,7 @@ from app.intake.base import (
     Parsed,
     Secrets,
     Sender,
+    SenderSettings,
     UnreadablePayload,
     believable,
     digest_key,
@@ -115,16 +116,10 @@ EXAMPLE: Mapping[str, JsonValue] = {
 }
 
 
-class Settings(BaseSettings):
+class Settings(SenderSettings):
     """``AUTOPILOT_DATADOG_<NAME>``."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="AUTOPILOT_DATADOG_",
-        env_file=".env",
-        env_ignore_empty=True,
-        extra="ignore",
-        hide_input_in_errors=True,
-    )
+    model_config = SettingsConfigDict(env_prefix="AUTOPILOT_DATADOG_")
 
     webhook_tokens: Secrets = Field(
         default=(), description="Values accepted in X-AIOps-Token or as Basic password; two while you rotate"

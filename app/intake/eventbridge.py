@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from app.catalogue import AutopilotYaml
 from app.clock import Clock
@@ -20,6 +20,7 @@ from app.intake.base import (
     Parsed,
     Secrets,
     Sender,
+    SenderSettings,
     UnreadablePayload,
     believable,
     indexable,
@@ -39,16 +40,10 @@ ENDED_BADLY = {"TaskFailedToStart", "EssentialContainerExited", "SpotInterruptio
 ILL = re.compile(r"failed|unhealthy|error", re.IGNORECASE)
 
 
-class Settings(BaseSettings):
+class Settings(SenderSettings):
     """``AUTOPILOT_EVENTBRIDGE_<NAME>``."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="AUTOPILOT_EVENTBRIDGE_",
-        env_file=".env",
-        env_ignore_empty=True,
-        extra="ignore",
-        hide_input_in_errors=True,
-    )
+    model_config = SettingsConfigDict(env_prefix="AUTOPILOT_EVENTBRIDGE_")
 
     api_keys: Secrets = Field(
         default=(),

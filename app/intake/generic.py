@@ -8,7 +8,7 @@ import jmespath  # type: ignore[import-untyped]
 from jmespath.exceptions import JMESPathError  # type: ignore[import-untyped]
 from jmespath.functions import Functions  # type: ignore[import-untyped]
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from app.catalogue import AutopilotYaml, GenericWebhook
 from app.clock import Clock
@@ -20,6 +20,7 @@ from app.intake.base import (
     Parsed,
     Secrets,
     Sender,
+    SenderSettings,
     UnreadablePayload,
     believable,
     digest_key,
@@ -36,16 +37,10 @@ MILLISECONDS_FROM = 1e11  # as seconds, that were the year 5138
 _JSON: TypeAdapter[JsonValue] = TypeAdapter(JsonValue)
 
 
-class Settings(BaseSettings):
+class Settings(SenderSettings):
     """``AUTOPILOT_GENERIC_<NAME>``."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="AUTOPILOT_GENERIC_",
-        env_file=".env",
-        env_ignore_empty=True,
-        extra="ignore",
-        hide_input_in_errors=True,
-    )
+    model_config = SettingsConfigDict(env_prefix="AUTOPILOT_GENERIC_")
 
     tokens: Secrets = Field(
         default=(), description="Values accepted in X-AIOps-Token, as bearer token or Basic password"

@@ -8,7 +8,7 @@ from hashlib import sha256
 from urllib.parse import urljoin
 
 from pydantic import Field, JsonValue
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from app.catalogue import AutopilotYaml
 from app.clock import Clock
@@ -19,6 +19,7 @@ from app.intake.base import (
     Parsed,
     Secrets,
     Sender,
+    SenderSettings,
     Unauthentic,
     UnreadablePayload,
     indexable,
@@ -34,16 +35,10 @@ RULE_LINK = re.compile(r"/alerting/(?:grafana/)?([\w-]{1,100})/(?:view|edit)\b")
 SPECIAL = {"DatasourceNoData": "no data", "DatasourceError": "the data source answers with an error"}
 
 
-class Settings(BaseSettings):
+class Settings(SenderSettings):
     """``AUTOPILOT_GRAFANA_<NAME>``."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="AUTOPILOT_GRAFANA_",
-        env_file=".env",
-        env_ignore_empty=True,
-        extra="ignore",
-        hide_input_in_errors=True,
-    )
+    model_config = SettingsConfigDict(env_prefix="AUTOPILOT_GRAFANA_")
 
     tokens: Secrets = Field(
         default=(), description="Bearer tokens or Basic passwords of the contact point; two while you rotate"

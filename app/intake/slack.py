@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field, JsonValue
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 from slack_sdk.signature import Clock as WallClock
 from slack_sdk.signature import SignatureVerifier
 
@@ -31,6 +31,7 @@ from app.intake.base import (
     Parsed,
     Secrets,
     Sender,
+    SenderSettings,
     Unauthentic,
     UnreadablePayload,
     digest_key,
@@ -59,16 +60,10 @@ def _known_zone(name: str) -> str:
     return name
 
 
-class Settings(BaseSettings):
+class Settings(SenderSettings):
     """``AUTOPILOT_SLACK_<NAME>``."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="AUTOPILOT_SLACK_",
-        env_file=".env",
-        env_ignore_empty=True,
-        extra="ignore",
-        hide_input_in_errors=True,
-    )
+    model_config = SettingsConfigDict(env_prefix="AUTOPILOT_SLACK_")
 
     signing_secrets: Secrets = Field(
         default=(), description="The Slack app's signing secret, under «Basic Information»; two while you rotate"

@@ -100,10 +100,8 @@ async def say_why(
 async def say_to_all(connection: Connection, now: datetime, reason: str) -> None:
     """Why nothing that waits may begin."""
     await connection.execute(
-        """update incident set status_reason = %s
-           where closed_at is null and admitted_at is null and (held_until is null or held_until <= %s)
-             and status_reason <> %s""",
-        (reason, now, reason),
+        f"update incident set status_reason = %(reason)s where {WAITING} and status_reason <> %(reason)s".encode(),  # noqa: S608
+        {"reason": reason, "now": now},
     )
 
 
