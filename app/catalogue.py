@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.intake.correlate import Correlation
 from app.security import Role
+from collectors.base import Declared, McpServer
 from executors.base import Risk
 from graph.catalogue import Catalogue, Service
 from graph.state import Severity
@@ -73,6 +74,11 @@ class AutopilotYaml(BaseModel):
     )
 
     correlation: Correlation = Correlation()
+    mcp: dict[str, McpServer] = Field(default_factory=dict, description="MCP servers whose tools are read as a source")
+
+    def declared(self) -> Declared:
+        """What it says of sources."""
+        return Declared(mcp=self.mcp)
 
     def catalogue(self) -> Catalogue:
         """The services."""

@@ -309,7 +309,7 @@ def _check(settings: "Settings") -> None:
     from app.wiring import create_analyst, create_collectors, create_executors, create_senders, operations_by_name
 
     file, clock = load(settings.config), parse_clock(settings.clock)
-    create_collectors(settings.collectors, clock)
+    create_collectors(settings.collectors, file.declared(), clock)
     operations_by_name(create_executors(settings.executors, file.catalogue(), clock))
     create_senders(file, clock)
     create_analyst()

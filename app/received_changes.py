@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from app.db import Pool
 from app.store import alerts
-from collectors.base import Scope, Series, SeriesRef, Telemetry, Window
+from collectors.base import Check, Scope, Series, SeriesRef, Telemetry, Window
 
 BEFORE = timedelta(hours=24)  # a deployment of last night may show its fault in the morning's load
 
@@ -30,6 +30,10 @@ class ReceivedChanges:
 
     async def measure(self, refs: Sequence[SeriesRef], window: Window) -> list[Series]:
         """Changes are not measured."""
+        return []
+
+    async def check(self) -> list[Check]:
+        """Nothing: it is our own table, and needs no permission."""
         return []
 
     async def aclose(self) -> None:

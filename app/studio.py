@@ -62,8 +62,9 @@ async def graph() -> AsyncIterator[flow.Graph]:
     """What ``langgraph.json`` names."""
     settings = Settings()
     clock = parse_clock(settings.clock)
-    catalogue = load(settings.config).catalogue()
-    collectors = create_collectors(settings.collectors, clock)
+    file = load(settings.config)
+    catalogue = file.catalogue()
+    collectors = create_collectors(settings.collectors, file.declared(), clock)
     analyst, close_analyst = create_analyst()
     try:
         yield flow.build(

@@ -19,7 +19,7 @@ from app.received_changes import ReceivedChanges
 from app.reception import Reception
 from app.settings import Settings
 from app.store.ledger import PostgresLedger, PostgresSnapshots
-from collectors.base import Collector
+from collectors.base import Collector, Declared
 from executors.base import AnyOperation, CreateExecutor, Executor
 from graph.catalogue import Catalogue
 from graph.deps import Deps, Windows, standard_windows
@@ -52,7 +52,7 @@ async def assembled(settings: Settings, database_url: str) -> AsyncIterator[Prod
     """The product, connected. Raises WiringError, CatalogueError before anything is connected."""
     file, clock = load(settings.config), parse_clock(settings.clock)
     catalogue = file.catalogue()
-    collectors = create_collectors(settings.collectors, clock)
+    collectors = create_collectors(settings.collectors, file.declared(), clock)
     executors = create_executors(settings.executors, catalogue, clock)
     senders = create_senders(file, clock)
     analyst, close_analyst = create_analyst()
@@ -80,9 +80,11 @@ async def assembled(settings: Settings, database_url: str) -> AsyncIterator[Prod
         yield Product(settings, clock, pool, queue, desk, deps, senders, Directory(catalogue), Reception(desk))
 
 
-def create_collectors(names: tuple[str, ...], clock: Clock) -> list[Collector]:
+def create_collectors(names: tuple[str, ...], declared: Declared, clock: Clock) -> list[Collector]:
     """The collectors by name. Raises WiringError."""
-    return [_create("collectors", "AUTOPILOT_COLLECTORS", name, lambda create: create(clock)) for name in names]
+    return [
+        _create("collectors", "AUTOPILOT_COLLECTORS", name, lambda create: create(clock, declared)) for name in names
+    ]
 
 
 def create_senders(file: AutopilotYaml, clock: Clock) -> dict[str, Sender]:

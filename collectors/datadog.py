@@ -16,15 +16,16 @@ from urllib.parse import urlencode
 
 import httpx
 from pydantic import AwareDatetime, BaseModel, Field, JsonValue, SecretStr, TypeAdapter, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
+from collectors._budget import Budget, SourceSettings, env
 from collectors._jobs import Job, Part, gather
 from collectors._windows import concatenated, joined, whole_periods
 from collectors.base import (
     Change,
     Clock,
     CollectorError,
+    Declared,
     Edge,
     Forbidden,
     GapReason,
@@ -43,7 +44,6 @@ from collectors.base import (
 )
 
 SIDE_BY_SIDE = 8  # jobs at once
-BUDGET_S = 24.0  # below timeout_s: what was read by then is kept
 INTERVAL_S = 30  # of metrics; the same when an effect is measured, so that sums stay comparable
 MAX_POINTS = 1400  # per series; Datadog returns about 1500
 METRICS_PER_SERVICE = 60
@@ -72,10 +72,10 @@ _M = TypeVar("_M", bound=BaseModel)
 _JSON_OBJECT: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
 
 
-class Settings(BaseSettings):
+class Settings(SourceSettings):
     """``DATADOG_*``: keys, site, and a base URL that replaces ``https://api.<site>``."""
 
-    model_config = SettingsConfigDict(env_prefix="DATADOG_", env_file=".env", env_ignore_empty=True, extra="ignore")
+    model_config = env("DATADOG_")
 
     api_key: SecretStr | None = Field(default=None, description="An API key of the organisation")
     app_key: SecretStr | None = Field(default=None, description="An application key with the read scopes")
@@ -83,7 +83,7 @@ class Settings(BaseSettings):
     base_url: str | None = Field(default=None, description="Replaces https://api.<site>")
 
 
-def create(clock: Clock) -> "DatadogCollector":
+def create(clock: Clock, declared: Declared) -> "DatadogCollector":
     """The collector of the account that the settings name. Raises ValueError naming a missing setting."""
     settings = Settings()
     if settings.api_key is None:
@@ -230,11 +230,11 @@ class DatadogCollector:
     """One Datadog organisation, read-only."""
 
     name = "datadog"
-    timeout_s = 30.0
+    timeout_s = 20.0
 
     def __init__(self, clock: Clock, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
         """``transport`` replaces the network. ``settings`` must hold both keys."""
-        self._clock = clock
+        self._clock, self._settings = clock, settings
         self._ui = ui_host(settings)
         self._client = client(settings, read_s=10.0, transport=transport)
 
@@ -247,7 +247,8 @@ class DatadogCollector:
 
         Raises CollectorError.
         """
-        return await gather(self.name, self._jobs(scope), side_by_side=SIDE_BY_SIDE, budget_s=BUDGET_S)
+        budget = Budget(self.name, self._settings, scope.within_s)
+        return await gather(self._jobs(scope), side_by_side=SIDE_BY_SIDE, budget=budget)
 
     async def measure(self, refs: Sequence[SeriesRef], window: Window) -> list[Series]:
         """The refs' queries over another window. Raises CollectorError."""
@@ -290,7 +291,7 @@ class DatadogCollector:
         async for log in self._search(search, part, _Log):
             if after is None or log.timestamp > after:
                 found.append(_log_line(target.service, log))
-                part.logs.append(found[-1])
+                part.logs.add(found[-1])
         return found
 
     async def _spans(self, scope: Scope, target: Target, part: Part) -> None:

@@ -43,7 +43,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from collectors.base import (
     Change,
+    Check,
     Clock,
+    Declared,
     Edge,
     Gap,
     GapReason,
@@ -106,7 +108,7 @@ class Settings(BaseSettings):
     dir: Path | None = Field(default=None, description="The directory of the recorded bundle")
 
 
-def create(clock: Clock) -> "ReplayCollector":
+def create(clock: Clock, declared: Declared) -> "ReplayCollector":
     """The collector of the bundle that the settings name. Raises ValueError if there is no readable one."""
     directory = Settings().dir
     if directory is None:
@@ -157,6 +159,10 @@ class ReplayCollector:
     async def measure(self, refs: Sequence[SeriesRef], window: Window) -> list[Series]:
         """Nothing: a recording does not go on."""
         return []
+
+    async def check(self) -> list[Check]:
+        """That the bundle was read."""
+        return [Check(name="bundle", status="ok", detail=self._bundle.manifest.title)]
 
     async def aclose(self) -> None:
         """Nothing to release."""

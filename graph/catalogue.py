@@ -9,7 +9,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from collectors.base import EcsService, Edge, Target
+from collectors.base import Edge, KnownAs, Target
 from executors.base import Resource
 
 
@@ -23,20 +23,16 @@ class LoadBalancer(BaseModel):
     overflow_target_group_arn: str | None = None
 
 
-class Service(BaseModel):
-    """One service of the catalogue."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Service(KnownAs):
+    """One service of the catalogue, with the names each source knows it under."""
 
     owner: str = ""
     tier: int = Field(default=3, ge=1, le=5, description="1 is the most critical")
     description: str = ""
     depends_on: tuple[str, ...] = ()
-    datadog_tags: tuple[str, ...] = ()
     resources: tuple[str, ...] = Field(
         default=(), description="CloudWatch dimensions, labels or tags of its alerts, e.g. QueueName:orders.fifo"
     )
-    ecs: EcsService | None = None
     load_balancer: LoadBalancer | None = None
     min_tasks: int = Field(default=1, ge=0)
     max_tasks: int = Field(default=20, ge=1)
@@ -88,8 +84,7 @@ class Catalogue(BaseModel):
         return Target(
             service=name,
             hops=hops,
-            datadog_tags=service.datadog_tags,
-            ecs=service.ecs,
+            **{name: getattr(service, name) for name in KnownAs.model_fields},
             load_balancer=_dimension(balancer.listener_rule_arn, "listener-rule/", 3) if balancer else None,
             target_group=_dimension(balancer.target_group_arn, "targetgroup/", 2) if balancer else None,
         )

@@ -9,9 +9,11 @@ import boto3
 import pytest
 from botocore.stub import ANY, Stubber
 
-from collectors.aws import AwsCollector, Clients, create
+from collectors.aws import AwsCollector, Settings, create
+from collectors.aws._calls import Clients
 from collectors.base import (
     CollectorError,
+    Declared,
     EcsService,
     Forbidden,
     GapReason,
@@ -50,9 +52,10 @@ class Aws:
 
     def __init__(self) -> None:
         session = boto3.Session("key", "secret", region_name="eu-west-1")
-        clients = Clients(session.client("ecs"), session.client("elbv2"), session.client("cloudwatch"))
-        self.collector = AwsCollector(FrozenClock(), clients)
-        self.stubs = Stubs(*(Stubber(client) for client in clients))
+        names = ("ecs", "elbv2", "cloudwatch", "logs", "xray", "codedeploy", "cloudtrail", "rds", "sts")
+        clients = Clients(*(session.client(name) for name in names))
+        self.collector = AwsCollector(FrozenClock(), clients, Settings())
+        self.stubs = Stubs(Stubber(clients.ecs), Stubber(clients.elb), Stubber(clients.cloudwatch))
         for stub in self.stubs:
             stub.activate()
 
@@ -285,4 +288,4 @@ async def test_nothing_tied_to_aws_is_no_call(aws: Aws) -> None:
 
 def test_a_missing_region_is_named() -> None:
     with pytest.raises(ValueError, match="AUTOPILOT_AWS_REGION"):
-        create(FrozenClock())
+        create(FrozenClock(), Declared())

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from pydantic import JsonValue, SecretStr
 
-from collectors.base import CollectorError, Forbidden, GapReason, RateLimited, Scope, Target, Window
+from collectors.base import CollectorError, Declared, Forbidden, GapReason, RateLimited, Scope, Target, Window
 from collectors.datadog import DatadogCollector, Settings, create
 
 T0 = datetime(2024, 12, 20, 9, 0, tzinfo=UTC)
@@ -357,4 +357,4 @@ async def test_links_lead_to_the_site(datadog: Datadog, settings: dict[str, str]
 
 def test_missing_keys_are_named() -> None:
     with pytest.raises(ValueError, match="DATADOG_API_KEY"):
-        create(FrozenClock())
+        create(FrozenClock(), Declared())

@@ -4,8 +4,14 @@ import asyncio
 
 import pytest
 
+from collectors._budget import Budget, SourceSettings
 from collectors._jobs import Part, gather
 from collectors.base import Edge, Forbidden, GapReason, Unreachable
+
+
+def budget(seconds: float) -> Budget:
+    return Budget("test", SourceSettings(budget_s=seconds))
+
 
 EDGE = Edge(caller="a", callee="b", source="test")
 
@@ -29,7 +35,7 @@ async def refused(_: Part) -> None:
 
 
 async def test_a_deadline_keeps_what_was_read_and_says_what_is_missing() -> None:
-    found = await gather("test", [("x", quick), ("the rest", stuck)], side_by_side=2, budget_s=0.05)
+    found = await gather([("x", quick), ("the rest", stuck)], side_by_side=2, budget=budget(0.05))
     assert found.edges == (EDGE,)
     [gap] = found.gaps
     assert gap.reason == GapReason.TIMEOUT
@@ -37,15 +43,15 @@ async def test_a_deadline_keeps_what_was_read_and_says_what_is_missing() -> None
 
 
 async def test_equal_failures_are_one_gap() -> None:
-    found = await gather("test", [("x", refused), ("y", refused), ("z", quick)], side_by_side=1, budget_s=5)
+    found = await gather([("x", refused), ("y", refused), ("z", quick)], side_by_side=1, budget=budget(5))
     assert [(gap.reason, gap.mend) for gap in found.gaps] == [(GapReason.FORBIDDEN, "ask")]
 
 
 async def test_no_answer_at_all_raises() -> None:
     with pytest.raises(Forbidden):
-        await gather("test", [("x", refused), ("y", silent)], side_by_side=2, budget_s=0.05)
+        await gather([("x", refused), ("y", silent)], side_by_side=2, budget=budget(0.05))
     with pytest.raises(Unreachable):
-        await gather("test", [("y", silent)], side_by_side=2, budget_s=0.05)
+        await gather([("y", silent)], side_by_side=2, budget=budget(0.05))
 
 
 async def test_a_defect_is_not_hidden() -> None:
@@ -53,7 +59,7 @@ async def test_a_defect_is_not_hidden() -> None:
         raise KeyError("defect")
 
     with pytest.raises(KeyError):
-        await gather("test", [("x", broken), ("y", quick)], side_by_side=2, budget_s=5)
+        await gather([("x", broken), ("y", quick)], side_by_side=2, budget=budget(5))
 
 
 async def test_cancelling_stops_the_jobs() -> None:
@@ -66,7 +72,7 @@ async def test_cancelling_stops_the_jobs() -> None:
         finally:
             stopped.set()
 
-    task = asyncio.create_task(gather("test", [("x", long)], side_by_side=1, budget_s=60))
+    task = asyncio.create_task(gather([("x", long)], side_by_side=1, budget=budget(60)))
     await started.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -14,7 +14,7 @@ from app.jobs import register_jobs, run_worker
 from app.runner import Runner
 from app.settings import Settings
 from app.wiring import assembled
-from collectors.base import Collector, Scope, Series, SeriesRef, Telemetry, Window
+from collectors.base import Check, Collector, Scope, Series, SeriesRef, Telemetry, Window
 from graph import flow
 from graph.deps import Claim, ClaimedStep, Deps, Ledger, Patience, Snapshots, StepKey
 from graph.state import State, StepResult
@@ -121,6 +121,10 @@ class CountingCollector:
     async def measure(self, refs: Sequence[SeriesRef], window: Window) -> list[Series]:
         """As the real one."""
         return await self.inner.measure(refs, window)
+
+    async def check(self) -> list[Check]:
+        """As the real one."""
+        return await self.inner.check()
 
     async def aclose(self) -> None:
         """As the real one."""

@@ -11,7 +11,7 @@ from langgraph.graph import END, START, StateGraph
 from pydantic import BaseModel
 
 from app.studio import MemoryLedger, MemorySnapshots
-from collectors.base import Scope, Series, SeriesRef, Telemetry, Window
+from collectors.base import Check, Scope, Series, SeriesRef, Telemetry, Window
 from executors.base import ExecutorError, Operation, Outcome, OutcomeUnknown, PartlyDone, Probe, State
 from graph.catalogue import Catalogue
 from graph.deps import ClaimedStep, Deps, StepKey
@@ -122,6 +122,9 @@ class Meter:
             raise value
         at = max(window.start.timestamp(), window.end.timestamp() - 1)
         return [] if value is None else [Series(ref=ERRORS, epoch_s=(at,), values=(value,))]
+
+    async def check(self) -> list[Check]:
+        return []
 
     async def aclose(self) -> None:
         """Nothing to release."""

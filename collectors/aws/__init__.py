@@ -9,7 +9,7 @@ import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from time import monotonic
@@ -24,52 +24,42 @@ from botocore.credentials import (
     DeferredRefreshableCredentials,
 )
 from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    NoCredentialsError,
-    PartialCredentialsError,
     ProfileNotFound,
 )
-from botocore.parsers import ResponseParserError
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from collectors._budget import Budget, SourceSettings, env
 from collectors._jobs import Job, Part, gather
 from collectors._windows import concatenated, joined, whole_periods
+from collectors.aws._calls import Clients, call
 from collectors.base import (
     Change,
     Clock,
     CollectorError,
-    Forbidden,
+    Declared,
     GapReason,
     LogLine,
     Query,
-    RateLimited,
     Scope,
     Series,
     SeriesRef,
     Status,
     Target,
     Telemetry,
-    Unreachable,
     Window,
     utc,
 )
 
 if TYPE_CHECKING:
-    from mypy_boto3_cloudwatch import CloudWatchClient
     from mypy_boto3_cloudwatch.type_defs import (
         GetMetricDataInputTypeDef,
         GetMetricDataOutputTypeDef,
         MetricDataQueryTypeDef,
     )
-    from mypy_boto3_ecs import ECSClient
     from mypy_boto3_ecs.type_defs import ServiceDeploymentTypeDef, ServiceTypeDef, TaskTypeDef
-    from mypy_boto3_elbv2 import ElasticLoadBalancingv2Client
 
 PERIOD_S = 60
 SIDE_BY_SIDE = 4
-BUDGET_S = 24.0  # below timeout_s: what was read by then is kept
 QUERIES_PER_CALL = 500
 POINTS_PER_CALL = 100_800
 NAMES_PER_CALL = 10
@@ -77,32 +67,13 @@ PAGES = 20
 DEPLOYMENTS = 20  # per service
 LOOK_BACK = timedelta(hours=24)  # how old a deployment may be
 
-_THROTTLES = {
-    "Throttling",
-    "ThrottlingException",
-    "ThrottledException",
-    "TooManyRequestsException",
-    "RequestLimitExceeded",
-    "LimitExceededException",
-}
-_DENIALS = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}
-_CREDENTIALS = {
-    "UnrecognizedClientException",
-    "InvalidClientTokenId",
-    "ExpiredToken",
-    "ExpiredTokenException",
-    "SignatureDoesNotMatch",
-    "InvalidSignatureException",
-}
 _T = TypeVar("_T")
 
 
-class Settings(BaseSettings):
+class Settings(SourceSettings):
     """``AUTOPILOT_AWS_*``. Credentials come from the profile, or from where AWS's own tools look for them."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="AUTOPILOT_AWS_", env_file=".env", env_ignore_empty=True, extra="ignore"
-    )
+    model_config = env("AUTOPILOT_AWS_")
 
     region: str | None = Field(default=None, description="e.g. ap-northeast-2")
     endpoint_url: str | None = Field(default=None, description="Another endpoint than the region's own")
@@ -110,15 +81,7 @@ class Settings(BaseSettings):
     role_arn: str | None = Field(default=None, description="Role to assume; it needs read permissions only")
 
 
-class Clients(NamedTuple):
-    """The boto3 clients, which are safe to share between threads."""
-
-    ecs: "ECSClient"
-    elb: "ElasticLoadBalancingv2Client"
-    cloudwatch: "CloudWatchClient"
-
-
-def create(clock: Clock) -> "AwsCollector":
+def create(clock: Clock, declared: Declared) -> "AwsCollector":
     """The collector of the account that the settings name. Raises ValueError naming a missing setting."""
     settings = Settings()
     if not settings.region:
@@ -132,7 +95,14 @@ def create(clock: Clock) -> "AwsCollector":
             ecs=session.client("ecs", endpoint_url=url, config=config),
             elb=session.client("elbv2", endpoint_url=url, config=config),
             cloudwatch=session.client("cloudwatch", endpoint_url=url, config=config),
+            logs=session.client("logs", endpoint_url=url, config=config),
+            xray=session.client("xray", endpoint_url=url, config=config),
+            codedeploy=session.client("codedeploy", endpoint_url=url, config=config),
+            cloudtrail=session.client("cloudtrail", endpoint_url=url, config=config),
+            rds=session.client("rds", endpoint_url=url, config=config),
+            sts=session.client("sts", endpoint_url=url, config=config),
         ),
+        settings,
     )
 
 
@@ -178,21 +148,22 @@ class AwsCollector:
     """One AWS account and region, read-only."""
 
     name = "aws"
-    timeout_s = 30.0
+    timeout_s = 20.0
 
-    def __init__(self, clock: Clock, clients: Clients) -> None:
-        self._clock, self._clients = clock, clients
+    def __init__(self, clock: Clock, clients: Clients, settings: Settings) -> None:
+        self._clock, self._clients, self._settings = clock, clients, settings
 
     async def collect(self, scope: Scope) -> Telemetry:
         """State, events, deployments and metrics of every target that the catalogue ties to AWS.
 
         Raises CollectorError.
         """
-        return await gather(self.name, self._jobs(scope), side_by_side=SIDE_BY_SIDE, budget_s=BUDGET_S)
+        budget = Budget(self.name, self._settings, scope.within_s)
+        return await gather(self._jobs(scope), side_by_side=SIDE_BY_SIDE, budget=budget)
 
     async def measure(self, refs: Sequence[SeriesRef], window: Window) -> list[Series]:
         """The refs' queries over another window. Raises CollectorError."""
-        part = Part(self.name, "metrics")
+        part = Part(self.name, "metrics", Budget(self.name, self._settings))
         return await self._read([ref for ref in refs if ref.source == self.name], [window], part)
 
     async def aclose(self) -> None:
@@ -221,7 +192,9 @@ class AwsCollector:
         names = [target.ecs.service for target in targets if target.ecs]
         ecs = self._clients.ecs
         started = monotonic()
-        answer = await _call("ecs:DescribeServices", partial(ecs.describe_services, cluster=cluster, services=names))
+        answer = await call(
+            part, "ecs:DescribeServices", partial(ecs.describe_services, cluster=cluster, services=names)
+        )
         part.answered = True
         found = {service.get("serviceName", ""): service for service in answer["services"]}
         text = f"ecs describe-services --cluster {cluster} --services {' '.join(names)}"
@@ -256,7 +229,8 @@ class AwsCollector:
         # what describe-services tells of deployments still in place: enough, should the history not be readable
         part.changes.extend(c for c in _current_deployments(component, service) if c.at >= since)
         ecs = self._clients.ecs
-        brief = await _call(
+        brief = await call(
+            part,
             "ecs:ListServiceDeployments",
             partial(
                 ecs.list_service_deployments,
@@ -269,7 +243,8 @@ class AwsCollector:
         arns = [d["serviceDeploymentArn"] for d in brief["serviceDeployments"] if "serviceDeploymentArn" in d]
         if not arns:
             return
-        described = await _call(
+        described = await call(
+            part,
             "ecs:DescribeServiceDeployments",
             partial(ecs.describe_service_deployments, serviceDeploymentArns=arns),
         )
@@ -286,7 +261,8 @@ class AwsCollector:
         if not arns:
             return {}
         try:
-            answer = await _call(
+            answer = await call(
+                part,
                 "ecs:DescribeServiceRevisions",
                 partial(self._clients.ecs.describe_service_revisions, serviceRevisionArns=arns),
             )
@@ -302,7 +278,8 @@ class AwsCollector:
     ) -> None:
         """Why tasks stopped; ECS keeps that for about an hour."""
         ecs = self._clients.ecs
-        listed = await _call(
+        listed = await call(
+            part,
             "ecs:ListTasks",
             partial(
                 ecs.list_tasks,
@@ -313,8 +290,8 @@ class AwsCollector:
         )
         if not listed["taskArns"]:
             return
-        answer = await _call(
-            "ecs:DescribeTasks", partial(ecs.describe_tasks, cluster=cluster, tasks=listed["taskArns"])
+        answer = await call(
+            part, "ecs:DescribeTasks", partial(ecs.describe_tasks, cluster=cluster, tasks=listed["taskArns"])
         )
         windows = (scope.incident, *scope.baseline)
         lines = (_stopped_line(component, task) for task in answer["tasks"] if "stoppedAt" in task)
@@ -323,7 +300,8 @@ class AwsCollector:
     async def _target_health(self, scope: Scope, target: Target, service: "ServiceTypeDef", part: Part) -> None:
         for arn in _target_groups(target, service):
             started = monotonic()
-            answer = await _call(
+            answer = await call(
+                part,
                 "elasticloadbalancing:DescribeTargetHealth",
                 partial(self._clients.elb.describe_target_health, TargetGroupArn=arn),
             )
@@ -371,7 +349,7 @@ class AwsCollector:
         codes: dict[str, str] = {}
         token: str | None = None
         for _ in range(PAGES):
-            answer = await _call("cloudwatch:GetMetricData", partial(self._page, queries, window, token))
+            answer = await call(part, "cloudwatch:GetMetricData", partial(self._page, queries, window, token))
             part.answered = True
             for result in answer["MetricDataResults"]:
                 codes[result.get("Id", "")] = result.get("StatusCode", "Complete")
@@ -427,35 +405,6 @@ class AwsCollector:
             took_ms=round((monotonic() - started) * 1000, 1),
             rows=rows,
         )
-
-
-# --- calls --------------------------------------------------------------------------------------------------
-
-
-async def _call(action: str, function: Callable[[], _T]) -> _T:
-    """Call boto3 in a thread. ``action`` is the IAM action it needs. Raises CollectorError."""
-    try:
-        return await asyncio.to_thread(function)
-    except ClientError as error:
-        raise _refusal(action, error) from None
-    except (NoCredentialsError, PartialCredentialsError) as error:
-        raise Forbidden(f"{action}: {error}", "set AUTOPILOT_AWS_PROFILE or AWS's own credentials") from None
-    except (BotoCoreError, ResponseParserError) as error:
-        raise Unreachable(f"{action}: {error}", "check AUTOPILOT_AWS_REGION and the network") from None
-
-
-def _refusal(action: str, error: ClientError) -> CollectorError:
-    code = error.response.get("Error", {}).get("Code", "")
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    if code in _CREDENTIALS:
-        return Forbidden(f"{action}: {code}", "renew the AWS credentials of this process")
-    if code in _DENIALS:
-        return Forbidden(f"{action}: {code}", f"allow the role the action {action}")
-    if code in _THROTTLES:
-        return RateLimited(f"{action}: {code}", "try again later, or raise the account's API quota")
-    if status >= 500:
-        return Unreachable(f"{action}: AWS answered {status} {code}")
-    return CollectorError(f"{action}: {error}")
 
 
 # --- ECS to telemetry ---------------------------------------------------------------------------------------
