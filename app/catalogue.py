@@ -11,6 +11,7 @@ from app.security import Role
 from collectors.base import Declared, McpServer
 from executors.base import Risk
 from graph.catalogue import Catalogue, Service
+from graph.masking import MaskPattern
 from graph.state import Severity
 
 DEFAULT_ROLES: dict[Risk, Role] = {
@@ -61,6 +62,14 @@ class GenericWebhook(BaseModel):
     resources: dict[str, str] = Field(default_factory=dict, description="What it watches: {host: labels.host}")
 
 
+class Masking(BaseModel):
+    """What is masked besides the usual secrets and personal data."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    patterns: tuple[MaskPattern, ...] = Field(default=(), description="This site's own: {name: order-id, regex: …}")
+
+
 class AutopilotYaml(BaseModel):
     """The whole file."""
 
@@ -75,6 +84,8 @@ class AutopilotYaml(BaseModel):
 
     correlation: Correlation = Correlation()
     mcp: dict[str, McpServer] = Field(default_factory=dict, description="MCP servers whose tools are read as a source")
+
+    masking: Masking = Masking()
 
     def declared(self) -> Declared:
         """What it says of sources."""

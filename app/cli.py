@@ -163,6 +163,34 @@ def replay(
             raise typer.Exit(1)
 
 
+@app.command()
+def export(
+    incident: Annotated[str, typer.Argument(help="Its id, e.g. from GET /incidents")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the bundle; default bundles/<incident>")] = None,
+    round_: Annotated[int | None, typer.Option("--round", help="Which analysis; default the last")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Keep secrets and personal data")] = False,
+) -> None:
+    """Write what was seen of an incident as a bundle, sanitised: to share, or as a regression test."""
+    from app.export import export as write_bundle
+
+    settings, target = _settings(), out or Path("bundles") / incident
+    _in_database(lambda connection: write_bundle(connection, settings, incident, round_, target, raw=raw))
+    typer.echo(f"Bundle: {target}" + ("" if raw else " (sanitised: secrets and personal data are masked)"))
+
+
+@app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table")] = False) -> None:
+    """Look at everything that is configured: reachable, credentials, each permission, clock, a sample query."""
+    import asyncio
+
+    from app.doctor import examine, show
+
+    findings = asyncio.run(examine(_settings()))
+    show(findings, as_json=as_json)
+    if any(f.check.status == "failed" for f in findings):
+        raise typer.Exit(1)
+
+
 @connect.command("datadog")
 def connect_datadog(
     url: PublicUrl = "",
@@ -306,13 +334,20 @@ def _check(settings: "Settings") -> None:
     """What a web server would otherwise report from inside its start-up, with a stack trace."""
     from app.catalogue import load
     from app.clock import parse_clock
-    from app.wiring import create_analyst, create_collectors, create_executors, create_senders, operations_by_name
+    from app.wiring import (
+        create_analyst,
+        create_collectors,
+        create_executors,
+        create_masker,
+        create_senders,
+        operations_by_name,
+    )
 
     file, clock = load(settings.config), parse_clock(settings.clock)
     create_collectors(settings.collectors, file.declared(), clock)
     operations_by_name(create_executors(settings.executors, file.catalogue(), clock))
     create_senders(file, clock)
-    create_analyst()
+    create_analyst(create_masker(settings, file, b"any"))
 
 
 def _log(settings: "Settings") -> None:
@@ -375,6 +410,7 @@ _MENDABLE = (
     "NezhaError",
     "OperationalError",
     "ConnectError",
+    "ExportError",
     "NotFound",
 )
 

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, Field
 
-from collectors.base import Gap
+from collectors.base import Document, Gap
 from graph.state import (
     ActionOption,
     Evidence,
@@ -16,6 +16,7 @@ from graph.state import (
     Finding,
     Hop,
     ImpactFigure,
+    LookedAt,
     Plan,
     RootCause,
     StepResult,
@@ -83,6 +84,8 @@ class Report(BaseModel):
     path: tuple[Hop, ...] = ()
     impact: tuple[ImpactFigure, ...] = ()
     gaps: tuple[Gap, ...] = ()
+    documents: tuple[Document, ...] = Field(default=(), description="Sections of runbooks that fit")
+    looked_at: LookedAt | None = Field(default=None, description="The windows of time that the evidence is about")
     plan_revision: str | None = None
     options: tuple[ActionOption, ...] = ()
     plan_note: str = ""
@@ -136,6 +139,8 @@ def build(
         path=root_cause.path if root_cause else (),
         impact=evidence.impact if evidence else (),
         gaps=evidence.gaps if evidence else (),
+        documents=evidence.documents if evidence else (),
+        looked_at=evidence.looked_at if evidence else None,
         options=plan.options if plan else (),
         plan_note=plan.note if plan else "",
         decisions=tuple(DecisionMade.model_validate(d) for d in decisions),
@@ -169,6 +174,7 @@ def markdown(report: Report) -> str:
         _root_cause(report),
         _impact(report),
         _evidence(report),
+        _runbooks(report),
         _gaps(report),
         _options(report),
         _decisions(report),
@@ -255,7 +261,26 @@ def _evidence(report: Report) -> str:
         )
         if finding.excerpt:
             lines += ["", *(f"      {line}" for line in finding.excerpt.splitlines()[:6]), ""]
-    return "\n".join([*lines, "", f"Snapshot sha256 `{report.evidence_digest}`"])
+    return "\n".join([*lines, "", *_looked_at(report), f"Snapshot sha256 `{report.evidence_digest}`"])
+
+
+def _looked_at(report: Report) -> list[str]:
+    if report.looked_at is None:
+        return []
+    incident, baseline = report.looked_at.incident, report.looked_at.baseline
+    against = ", ".join(f"{_time(w.start)} to {w.end:%H:%M}" for w in baseline)
+    return [f"Looked at {_time(incident.start)} to {incident.end:%H:%M}, against {against or 'nothing'}.", ""]
+
+
+def _runbooks(report: Report) -> str:
+    if not report.documents:
+        return ""
+    lines = ["## Runbooks"]
+    for d in report.documents:
+        link = f" [open]({_target(d.link)})" if d.link and d.link.startswith("https://") else ""
+        lines += ["", f"**{_inline(d.title)}** {_inline(d.section)} ({_inline(d.why)}){link}", ""]
+        lines += [f"      {line}" for line in d.text.splitlines()[:20]]
+    return "\n".join(lines)
 
 
 def _gaps(report: Report) -> str:

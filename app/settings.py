@@ -48,10 +48,14 @@ class Settings(BaseSettings):
         ge=0,
         description="How often Datadog and CloudWatch are asked for alerts whose webhook never came; 0: never",
     )
+    collect_s: float = Field(
+        default=20.0, ge=1.0, le=300, description="Seconds that reading all sources of an incident may take together"
+    )
     public_url: str = Field(default="http://127.0.0.1:8080", description="How people reach this service")
     clock: str = Field(
         default="system", description="system, or <origin ISO>@<wall epoch seconds>x<speed> for the demo"
     )
+    mask_ips: bool = Field(default=False, description="Mask IP addresses too, before anything leaves for a model")
     worker_concurrency: int = Field(default=10, ge=1, le=50, description="Incidents a worker runs at once")
     stalled_after_s: float = Field(
         default=6.0,

@@ -7,14 +7,22 @@ is rehearsed, whatever ``AUTOPILOT_EXECUTORS`` says.
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from hashlib import sha256
+from secrets import token_bytes
 
 from app.catalogue import load
 from app.clock import parse_clock
 from app.settings import Settings
-from app.wiring import create_analyst, create_collectors, create_executors, operations_by_name, windows
+from app.wiring import (
+    create_analyst,
+    create_collectors,
+    create_executors,
+    create_masker,
+    operations_by_name,
+    windows,
+)
 from collectors.base import Telemetry
 from graph import flow
-from graph.deps import Claim, ClaimedStep, Deps, StepKey
+from graph.deps import Claim, ClaimedStep, Deps, SnapshotKey, StepKey
 from graph.state import StepResult
 
 
@@ -22,16 +30,16 @@ class MemorySnapshots:
     """``graph.deps.Snapshots`` for one run."""
 
     def __init__(self) -> None:
-        self.stored: dict[tuple[str, int, str], tuple[Telemetry, str]] = {}
+        self.stored: dict[SnapshotKey, tuple[Telemetry, str]] = {}
 
-    async def get(self, incident_id: str, round_: int, source: str) -> tuple[Telemetry, str] | None:
+    async def get(self, key: SnapshotKey) -> tuple[Telemetry, str] | None:
         """See graph.deps.Snapshots."""
-        return self.stored.get((incident_id, round_, source))
+        return self.stored.get(key)
 
-    async def put(self, incident_id: str, round_: int, telemetry: Telemetry) -> str:
+    async def put(self, key: SnapshotKey, telemetry: Telemetry) -> str:
         """See graph.deps.Snapshots."""
         digest = sha256(telemetry.model_dump_json().encode()).hexdigest()
-        return self.stored.setdefault((incident_id, round_, telemetry.source), (telemetry, digest))[1]
+        return self.stored.setdefault(key, (telemetry, digest))[1]
 
 
 class MemoryLedger:
@@ -65,7 +73,8 @@ async def graph() -> AsyncIterator[flow.Graph]:
     file = load(settings.config)
     catalogue = file.catalogue()
     collectors = create_collectors(settings.collectors, file.declared(), clock)
-    analyst, close_analyst = create_analyst()
+    masker = create_masker(settings, file, token_bytes())
+    analyst, close_analyst = create_analyst(masker)
     try:
         yield flow.build(
             Deps(
@@ -77,6 +86,8 @@ async def graph() -> AsyncIterator[flow.Graph]:
                 ledger=MemoryLedger(),
                 clock=clock,
                 windows=windows(collectors),
+                collect_s=settings.collect_s,
+                masker=masker,
             )
         )
     finally:

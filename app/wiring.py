@@ -4,6 +4,7 @@ import importlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import procrastinate
@@ -18,12 +19,17 @@ from app.queue import create_queue
 from app.received_changes import ReceivedChanges
 from app.reception import Reception
 from app.settings import Settings
+from app.store.alerts import observed_edges
+from app.store.installation import masking_key
 from app.store.ledger import PostgresLedger, PostgresSnapshots
-from collectors.base import Collector, Declared
+from collectors.base import Collector, Declared, Edge
+from collectors.replay import ReplayCollector
 from executors.base import AnyOperation, CreateExecutor, Executor
 from graph.catalogue import Catalogue
-from graph.deps import Deps, Windows, standard_windows
+from graph.deps import Deps
 from graph.llms.base import Analyst
+from graph.masking import Masker
+from graph.windows import ChooseWindows, Windows, recorded_windows, standard_windows
 
 T = TypeVar("T")
 
@@ -55,15 +61,18 @@ async def assembled(settings: Settings, database_url: str) -> AsyncIterator[Prod
     collectors = create_collectors(settings.collectors, file.declared(), clock)
     executors = create_executors(settings.executors, catalogue, clock)
     senders = create_senders(file, clock)
-    analyst, close_analyst = create_analyst()
     pool = create_pool(database_url, max_size=2 * settings.worker_concurrency + 5)
     intake_pool = create_pool(database_url, min_size=1, max_size=1)
     queue = create_queue(database_url)
     closers = [*(c.aclose for c in collectors), *(e.aclose for e in executors), *(s.aclose for s in senders.values())]
     async with AsyncExitStack() as stack:
-        for closing in (*closers, close_analyst):
+        for closing in closers:
             stack.push_async_callback(closing)
         await stack.enter_async_context(pool)
+        async with pool.connection() as connection:
+            masker = create_masker(settings, file, await masking_key(connection))
+        analyst, close_analyst = create_analyst(masker)
+        stack.push_async_callback(close_analyst)
         await stack.enter_async_context(intake_pool)
         await stack.enter_async_context(queue.open_async())
         desk = Desk(pool, queue, catalogue, clock, settings, file.roles(), file.correlation, intake_pool=intake_pool)
@@ -76,6 +85,9 @@ async def assembled(settings: Settings, database_url: str) -> AsyncIterator[Prod
             ledger=PostgresLedger(pool),
             clock=clock,
             windows=windows(collectors),
+            observed_edges=partial(edges_seen, pool),
+            collect_s=settings.collect_s,
+            masker=masker,
         )
         yield Product(settings, clock, pool, queue, desk, deps, senders, Directory(catalogue), Reception(desk))
 
@@ -128,7 +140,13 @@ def operations_by_name(executors: list[Executor]) -> dict[str, AnyOperation]:
     return operations
 
 
-def create_analyst() -> tuple[Analyst, Callable[[], Awaitable[None]]]:
+def create_masker(settings: Settings, file: AutopilotYaml, key: bytes) -> Masker:
+    """What hides secrets and personal data in all that leaves, and in evidence. ``key``: this installation's."""
+    patterns = [(pattern.name, pattern.regex) for pattern in file.masking.patterns]
+    return Masker(key, ips=settings.mask_ips, patterns=patterns)
+
+
+def create_analyst(masker: Masker) -> tuple[Analyst, Callable[[], Awaitable[None]]]:
     """The model where there is a key, with the rules engine behind it; else the rules engine."""
     from graph.llms.openai_settings import Settings as OpenAISettings
     from graph.llms.rules import RulesAnalyst
@@ -141,7 +159,7 @@ def create_analyst() -> tuple[Analyst, Callable[[], Awaitable[None]]]:
     from graph.llms.openai import OpenAIAnalyst
     from graph.progress import report_usage
 
-    model = OpenAIAnalyst(settings, tell=report_usage)
+    model = OpenAIAnalyst(settings, masker, tell=report_usage)
     return FallbackAnalyst(model, rules), model.aclose
 
 
@@ -149,10 +167,19 @@ async def _nothing() -> None:
     return None
 
 
-def windows(collectors: list[Collector]) -> Windows:
+def windows(collectors: list[Collector]) -> ChooseWindows:
     """The usual windows around an alert; a recording has windows of its own."""
-    recorded = next((w for c in collectors if (w := getattr(c, "recorded_windows", None))), None)
-    return (lambda _alert, _now: recorded) if recorded else standard_windows
+    replay = next((c for c in collectors if isinstance(c, ReplayCollector)), None)
+    if replay is None:
+        return standard_windows
+    recording = replay.manifest
+    return recorded_windows(Windows(recording.incident, recording.baseline, recording.seasonal))
+
+
+async def edges_seen(pool: Pool) -> list[Edge]:
+    """Who was seen calling whom, in the traces of earlier investigations."""
+    async with pool.connection() as connection:
+        return [Edge(caller=a, callee=b, source="traces") for a, b in await observed_edges(connection)]
 
 
 def _create(package: str, setting: str, name: str, call: Callable[[Any], T]) -> T:
@@ -162,6 +189,8 @@ def _create(package: str, setting: str, name: str, call: Callable[[Any], T]) -> 
     module = importlib.import_module(f"{package}.{name}")
     try:
         return call(module.create)
+    except ValidationError:
+        raise  # a setting: told with its name
     except ValueError as error:
         raise WiringError(f"{setting}={name}: {error}") from error
 

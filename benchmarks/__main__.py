@@ -11,17 +11,19 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from app.embedded_postgres import EmbeddedPostgres
-from benchmarks import intake, loop, memory, recorded, results, startup, storm
+from benchmarks import collection, intake, loop, masking, memory, recorded, results, startup, storm
 from benchmarks.setting import Setting, Skipped
 from tests.conftest import ROOT
 
 BENCHMARKS: Mapping[str, Callable[[Setting], list[results.Table]]] = {
     "loop": loop.measure,
+    "collection": collection.measure,
     "intake": intake.measure,
     "memory": memory.measure,
     "startup": startup.measure,
     "storm": storm.measure,
     "recorded": recorded.measure,
+    "masking": masking.measure,
 }
 RESULTS = Path(__file__).with_name("results.md")
 NEZHA = ROOT.parent / "shared" / "data" / "nezha-trainticket-2023-01-29.tar.xz"

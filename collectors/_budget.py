@@ -35,13 +35,24 @@ class Budget:
         self._settings, self._prefix = settings, str(settings.model_config.get("env_prefix", ""))
         self.source = source
         self._started = monotonic()
-        self.seconds = min(settings.budget_s, within_s)
+        self.seconds = max(min(settings.budget_s, within_s), 0.0)
         self.calls = self.received_bytes = self.rows = 0
 
     @property
     def max_rows(self) -> int:
         """How many rows may be kept in all."""
         return self._settings.max_rows
+
+    @property
+    def mend_seconds(self) -> str:
+        """What to do where the seconds were too few."""
+        ours = self._settings.budget_s <= self.seconds
+        return f"raise {self._prefix}BUDGET_S, or narrow what is read" if ours else "raise AUTOPILOT_COLLECT_S"
+
+    @property
+    def mend_rows(self) -> str:
+        """What to do where the rows were too few."""
+        return self._mend("max_rows")
 
     @property
     def left_s(self) -> float:
@@ -58,10 +69,12 @@ class Budget:
         """Account for one request, before it is made."""
         if self.calls >= self._settings.max_calls:
             raise self._too_much("max_calls", "requests")
+        if self.received_bytes > self._settings.max_bytes:
+            raise self._too_much("max_bytes", "bytes")
         self.calls += 1
 
     def receive(self, size: int) -> None:
-        """Account for bytes that came, as they come."""
+        """Account for bytes that came, as they come and once unpacked."""
         self.received_bytes += size
         if self.received_bytes > self._settings.max_bytes:
             raise self._too_much("max_bytes", "bytes")
@@ -76,5 +89,8 @@ class Budget:
         limit: Mapping[str, float] = self._settings.model_dump(include={field})
         return TooMuch(
             f"{self.source}: the budget of {limit[field]:,} {what} is used up",
-            f"raise {self._prefix}{field.upper()}, or narrow what is read",
+            self._mend(field),
         )
+
+    def _mend(self, field: str) -> str:
+        return f"raise {self._prefix}{field.upper()}, or narrow what is read"

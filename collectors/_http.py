@@ -2,11 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+import zlib
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TypeVar
+from math import isfinite
+from typing import TypeVar, cast
+from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 from pydantic import BaseModel, JsonValue, ValidationError
@@ -14,22 +17,30 @@ from pydantic_core import from_json
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from collectors._budget import Budget, SourceSettings
-from collectors._jobs import Part
+from collectors._jobs import Part, on_thread
 from collectors._limits import Limit, limit_of
 from collectors.base import (
     Check,
     CollectorError,
     Forbidden,
+    NotFound,
     RateLimited,
     Refused,
+    TimedOut,
     TooMuch,
     Unreachable,
 )
 
 MAX_ANSWER = 8_000_000  # bytes of one answer: it is parsed whole, and takes several times that in memory
+MAX_PATHS = 1_000  # whose limit is remembered
 MAX_SKEW_S = 60.0  # signatures and windows go wrong beyond it
+UNPACKED_AT_ONCE = 65_536  # bytes: a megabyte of zeros is a thousand bytes when packed
+PARSED_AT_ONCE = 65_536  # bytes: more than that are parsed on a thread
+UNTOLD_PAUSE_S = 0.5  # after a 429 that does not say how long
+GRACE_S = 0.25  # after the budget's end, when the collection should have ended
 COMPLAINT = 300  # characters of a refusal that are kept
 Params = Mapping[str, str | int | float | list[str]]
+_Fields = dict[str, str | int | float | list[str]]
 _M = TypeVar("_M", bound=BaseModel)
 
 
@@ -53,6 +64,7 @@ class Api:
         self.client = client
         self._vendor, self._base_setting = vendor, base_setting
         self._per_second, self._at_once = per_second, at_once
+        self._quotas: dict[str, str] = {}  # by path, the vendor's name of the limit it counts against
         self.skew_s: float | None = None  # their clock minus ours, as of the last answer that told the time
 
     @property
@@ -75,14 +87,38 @@ class Api:
         """The answer, parsed. ``needs``: what to do if it is refused, e.g. «give the key the scope logs_read_data».
 
         One more try after a lost connection, a 5xx, or the pause a 429 asks for. Raises CollectorError: Forbidden,
-        RateLimited, Unreachable, Refused (400, 404, 422: the question), TooMuch (the budget, or one answer too large).
+        RateLimited, Unreachable, TimedOut, Refused (400, 404, 422: the question), TooMuch (the budget, or one answer
+        too large). Numbers may be NaN or infinite.
         """
         content = await self.content(part, path, needs=needs, method=method, params=params, body=body, headers=headers)
-        part.answered = True
+        return await self._parsed(part, path, content)
+
+    async def page(
+        self, part: Part, path: str, *, needs: str, params: Params | None = None
+    ) -> tuple[JsonValue, dict[str, str]]:
+        """The answer as ``json`` gives it, and the parameters of the next page by its ``Link`` header; empty: none.
+
+        Only the parameters are taken from the header: where the next page is asked for stays with the caller.
+        """
+        request = self._request("GET", path, params=_without_none(params))
+        content, headers = await self._fetched(part, request, path, needs)
+        following = httpx.Response(200, headers=headers).links.get("next", {}).get("url", "")
+        return await self._parsed(part, path, content), dict(parse_qsl(urlsplit(following).query))
+
+    async def form(self, part: Part, path: str, fields: Params, *, needs: str) -> JsonValue:
+        """The answer to a read whose question is posted as a form, as it may be too long for a URL; else ``json``."""
+        request = self._request("POST", path, data=_without_none(fields))
+        content, _ = await self._fetched(part, request, path, needs)
+        return await self._parsed(part, path, content)
+
+    async def _parsed(self, part: Part, path: str, content: bytes) -> JsonValue:
         try:
-            return await asyncio.to_thread(from_json, content)
+            whole = len(content) <= PARSED_AT_ONCE
+            answer = cast("JsonValue", from_json(content) if whole else await on_thread(from_json, content))
         except ValueError:
             raise CollectorError(f"{path}: the answer is no JSON", f"check {self._base_setting}") from None
+        part.answered = True  # a login page, or a proxy's regrets, are no answer
+        return answer
 
     async def content(
         self,
@@ -96,26 +132,55 @@ class Api:
         headers: Mapping[str, str] | None = None,
     ) -> bytes:
         """The answer's bytes, at most MAX_ANSWER; else as ``json``."""
-        request = self.client.build_request(
-            method, path, params=_without_none(params), json=body, headers=dict(headers or {})
-        )
+        request = self._request(method, path, params=_without_none(params), body=body, headers=headers)
+        return (await self._fetched(part, request, path, needs))[0]
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: _Fields | None = None,
+        data: _Fields | None = None,
+        body: JsonValue = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Request:
+        """Never to another host than the client's, which its credentials would go to."""
+        told = {"Accept-Encoding": "gzip", **(headers or {})}
+        try:
+            request = self.client.build_request(method, path, params=params, data=data, json=body, headers=told)
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise CollectorError(f"{path[:COMPLAINT]}: cannot be asked: {error}"[:COMPLAINT]) from None
+        if self.client.base_url.host and _origin(request.url) != _origin(self.client.base_url):
+            raise CollectorError(f"{request.url.host}: another host than {self.client.base_url.host}; not asked")
+        return request
+
+    async def _fetched(self, part: Part, request: httpx.Request, path: str, needs: str) -> tuple[bytes, httpx.Headers]:
         attempts = AsyncRetrying(
             stop=stop_after_attempt(2),
             wait=wait_random_exponential(multiplier=0.2, max=1.0),
             retry=retry_if_exception_type((_Transient, _Paused)),
             reraise=True,
         )
-        async for attempt in attempts:
-            with attempt:
-                async with self.limit.turn(path, part.budget.left_s), self._sent(part, request, path) as response:
-                    return await self._read(part, response, path, needs)
+        try:
+            async with asyncio.timeout(part.budget.left_s + GRACE_S):
+                async for attempt in attempts:
+                    with attempt:
+                        return await self._tried(part, request, path, needs)
+        except TimeoutError:
+            raise TimedOut(f"{path}: no whole answer in time", part.budget.mend_seconds) from None
         raise AssertionError("unreachable: the last attempt answers or raises")
+
+    async def _tried(self, part: Part, request: httpx.Request, path: str, needs: str) -> tuple[bytes, httpx.Headers]:
+        turn = self.limit.turn(path, part.budget.left_s, self._quotas.get(path, ""))
+        async with turn, self._sent(part, request, path) as response:
+            return await self._read(part, response, path, needs), response.headers
 
     @asynccontextmanager
     async def _sent(self, part: Part, request: httpx.Request, path: str) -> AsyncIterator[httpx.Response]:
         part.budget.call()
         try:
-            response = await self.client.send(request, stream=True)
+            response = await self.client.send(request, stream=True, follow_redirects=False)
         except httpx.HTTPError as error:
             raise self._lost(path, error) from None
         try:
@@ -130,17 +195,18 @@ class Api:
 
     async def _read(self, part: Part, response: httpx.Response, path: str, needs: str) -> bytes:
         self._note_skew(response)
-        self._note_limit(response)
+        self._note_limit(path, response)
         chunks: list[bytes] = []
         size, largest = 0, MAX_ANSWER if response.status_code < 300 else 10_000
-        async for chunk in response.aiter_bytes():
-            part.budget.receive(len(chunk))
-            size += len(chunk)
-            if size > largest and response.status_code < 300:
-                raise TooMuch(f"{path}: one answer is larger than {MAX_ANSWER:,} bytes", "narrow what is read")
-            chunks.append(chunk)
-            if size > largest:
-                break
+        async with aclosing(_unpacked(response)) as unpacked:
+            async for chunk in unpacked:
+                part.budget.receive(len(chunk))
+                size += len(chunk)
+                if size > largest and response.status_code < 300:
+                    raise TooMuch(f"{path}: one answer is larger than {MAX_ANSWER:,} bytes", "narrow what is read")
+                chunks.append(chunk)
+                if size > largest:
+                    break
         content = b"".join(chunks)
         self._refusal(response, content, path, needs)
         return content
@@ -151,25 +217,27 @@ class Api:
         said = f"{path}: {self._vendor} answered {code}"
         if code < 300:
             return
-        if code == 429 or (code == 403 and "retry-after" in response.headers):
-            raise _Paused(
-                f"{path}: rate limit {response.headers.get('X-RateLimit-Name', '')} reached".replace("  ", " ")
-            )
+        if code == 429 or (code == 403 and _limited(response.headers)):
+            limit = " ".join(("rate limit", *_quota(response).split()))
+            raise _Paused(f"{path}: {limit} reached", "try again later")
         if code in (401, 403):
             raise Forbidden(said, needs)
-        if code >= 500:
+        if code >= 500 and code != 501:
             raise _Transient(said, f"try again later; if it stays so, check {self._base_setting}")
         if code < 400:
             raise CollectorError(f"{said}: a redirect, which is not followed", f"check {self._base_setting}")
-        raise Refused(f"{said}: {told}")
+        raise (NotFound if code in (404, 501) else Refused)(f"{said}: {told}")
 
-    def _note_limit(self, response: httpx.Response) -> None:
+    def _note_limit(self, path: str, response: httpx.Response) -> None:
         """Obey what the headers say, before the next request is refused."""
-        used_up = response.headers.get("x-ratelimit-remaining", "").strip() == "0"
-        if response.status_code in (429, 403) or used_up:
-            pause_s = pause_of(response.headers)
-            if pause_s is not None:
-                self.limit.close(pause_s)
+        quota = _quota(response)
+        if quota and (path in self._quotas or len(self._quotas) < MAX_PATHS):
+            self._quotas[path] = quota
+        code, headers = response.status_code, response.headers
+        refused = code == 429 or (code == 403 and _limited(headers))
+        pause_s = pause_of(headers) if refused or _used_up(headers) else None
+        if refused or pause_s is not None:
+            self.limit.close(UNTOLD_PAUSE_S if pause_s is None else pause_s, quota)
 
     def _note_skew(self, response: httpx.Response) -> None:
         try:
@@ -181,6 +249,55 @@ class Api:
     async def aclose(self) -> None:
         """Close the connections."""
         await self.client.aclose()
+
+
+def _limited(headers: httpx.Headers) -> bool:
+    """Whether a 403 is a rate limit: GitHub's says that nothing remains, or when to come back."""
+    return "retry-after" in headers or _used_up(headers)
+
+
+def _used_up(headers: httpx.Headers) -> bool:
+    return bool(headers.get("x-ratelimit-remaining", "").strip() == "0")
+
+
+def _quota(response: httpx.Response) -> str:
+    """The name of the limit, where the vendor has several: Datadog's, GitHub's."""
+    name: str = response.headers.get("x-ratelimit-name", "") or response.headers.get("x-ratelimit-resource", "")
+    return name
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
+
+
+async def _unpacked(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    """The answer as it comes, a little at a time: httpx would unpack at once whatever has come."""
+    packing = response.headers.get("content-encoding", "identity").strip().lower()
+    if response.is_stream_consumed:  # it never was a stream
+        yield response.content
+    elif packing in ("identity", ""):
+        async for chunk in response.aiter_raw():
+            yield chunk
+    elif packing in ("gzip", "x-gzip", "deflate"):
+        try:
+            async for chunk in _inflated(response):
+                yield chunk
+        except zlib.error as error:
+            raise httpx.DecodingError(str(error), request=response.request) from None
+    elif response.status_code < 300:
+        raise CollectorError(f"the answer is packed as {packing[:20]!r}, which was not asked for")
+
+
+async def _inflated(response: httpx.Response) -> AsyncIterator[bytes]:
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)  # gzip or zlib, as its first bytes say
+    async for chunk in response.aiter_raw():
+        packed = chunk
+        while packed and not unpacker.eof:
+            yield unpacker.decompress(packed, UNPACKED_AT_ONCE)
+            packed = unpacker.unconsumed_tail
+    yield unpacker.flush()
+    if not unpacker.eof:
+        raise zlib.error("the packed answer ends early")
 
 
 class _Paused(RateLimited):
@@ -198,6 +315,10 @@ def pause_of(headers: httpx.Headers) -> float | None:
                 seconds = parsedate_to_datetime(value).timestamp()
             except ValueError:
                 continue
+        if not isfinite(seconds):
+            continue
+        if seconds > 1e11:  # a moment in milliseconds
+            seconds /= 1000
         if seconds > 1e9:  # a moment, not a span of time
             seconds -= time.time()
         return min(max(seconds, 0.0), 86_400.0)
@@ -239,5 +360,5 @@ def clock_check(skew_s: float | None) -> Check:
     return Check(name="clock", status="ok", detail=told)
 
 
-def _without_none(params: Params | None) -> dict[str, str | int | float | list[str]]:
+def _without_none(params: Params | None) -> _Fields:
     return {name: value for name, value in (params or {}).items() if value != ""}

@@ -7,9 +7,11 @@ incidents, LLMs or executors.
 Times are timezone-aware UTC datetimes, or ``*_s`` floats in epoch seconds where there are many of them.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Literal, Protocol, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, model_validator
@@ -134,6 +136,7 @@ class Scope(Model):
     )
     symptom: Symptom = Symptom()
     targets: tuple[Target, ...] = Field(description="The alerted service first, then its neighbours by relevance")
+    left_out: tuple[str, ...] = Field(default=(), description="Neighbours that are too many to look at")
     edges: tuple[Edge, ...] = ()
     hints: tuple[str, ...] = Field(default=(), description="What people said when they asked for a re-analysis")
     within_s: float = Field(default=15.0, gt=0, description="Seconds there are; what was read by then is kept")
@@ -280,6 +283,11 @@ class Telemetry(Model):
     documents: tuple[Document, ...] = ()
     gaps: tuple[Gap, ...] = ()
 
+    @property
+    def rows(self) -> int:
+        """How much there is to see."""
+        return sum(map(len, (self.series, self.logs, self.spans, self.changes, self.statuses, self.documents)))
+
 
 class CollectorError(Exception):
     """The source could not be read."""
@@ -303,6 +311,12 @@ class Unreachable(CollectorError):
     reason = GapReason.UNREACHABLE
 
 
+class TimedOut(Unreachable):
+    """The source had not answered when time was up."""
+
+    reason = GapReason.TIMEOUT
+
+
 class RateLimited(CollectorError):
     """The source asked to come back later."""
 
@@ -317,6 +331,10 @@ class TooMuch(CollectorError):
 
 class Refused(CollectorError):
     """The source could not understand, or does not know, what was asked."""
+
+
+class NotFound(Refused):
+    """The source does not know what was asked for (404), cannot do it (501), or hides it from these credentials."""
 
 
 class Check(Model):
@@ -335,6 +353,9 @@ class McpTool(Model):
     arguments: Mapping[str, JsonValue] = Field(
         default_factory=dict,
         description="Texts may hold {service}, {environment}, {title}, {start}, {end} (ISO), {start_s}, {end_s}",
+    )
+    read_only: bool = Field(
+        default=False, description="You vouch that it changes nothing, where its server does not say so"
     )
     per: Literal["service", "incident"] = Field(default="service", description="Called once for each, or once")
     gives: Literal["document", "logs", "changes"] = "document"
@@ -411,3 +432,36 @@ def utc(moment: float | datetime) -> datetime:
     from datetime import UTC
 
     return datetime.fromtimestamp(moment, UTC) if isinstance(moment, float | int) else moment.astimezone(UTC)
+
+
+MAX_TEMPLATE = 160  # characters: the fixed part of a message stands at its start
+_VARIABLE = re.compile(
+    r"\b[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}\b"  # UUID
+    r"|\b0x[0-9a-fA-F]+\b"
+    r"|\b(?=[0-9a-fA-F]*\d)[0-9a-fA-F]{8,}\b"  # trace ids, hashes
+    r"|\d+(?:[.,:]\d+)*"
+)
+_QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
+
+
+def template(message: str) -> str:
+    """The first line of a message with its variable parts masked: what equal log lines have in common."""
+    return _masked(message[: 2 * MAX_TEMPLATE].partition("\n")[0])
+
+
+@lru_cache(maxsize=8192)
+def _masked(text: str) -> str:
+    return _VARIABLE.sub("<*>", _QUOTED.sub("<*>", text))[:MAX_TEMPLATE]
+
+
+_LEVELS: Mapping[str, Level] = {
+    **dict.fromkeys(("debug", "trace", "verbose", "fine", "finer", "finest"), "debug"),
+    **dict.fromkeys(("warn", "warning", "wrn"), "warning"),
+    **dict.fromkeys(("error", "err", "eror", "severe"), "error"),
+    **dict.fromkeys(("critical", "crit", "fatal", "alert", "emergency", "emerg", "panic", "dpanic"), "critical"),
+}
+
+
+def level_of(word: str) -> Level:
+    """A logger's word for how bad a line is, in any case; a word that nobody knows is info."""
+    return _LEVELS.get(word.strip().lower(), "info")

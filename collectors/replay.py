@@ -6,8 +6,9 @@ unknown fields are refused.
 
 ``bundle.json`` (required)
     ``format`` "aiops.bundle/1"; ``title`` what it is, for people; ``recorded_from`` the system or data set;
-    ``incident`` ``{"start", "end"}``; ``baseline`` a list of such windows held to be normal, nearest first.
-    Windows are half-open and should hold every record of the bundle.
+    ``incident`` ``{"start", "end"}``; ``baseline`` a list of such windows held to be normal, nearest first;
+    ``seasonal`` a list of the same hours on earlier days; ``sanitised`` true where personal data and secrets are
+    masked. Windows are half-open and should hold every record of the bundle.
 ``alert.json`` (required)
     The alert that starts the investigation, an object with the fields of ``graph.state.Alert``: ``source``,
     ``title``, ``severity``, ``service``, ``occurred_at``, ``fingerprint``, ``cycle_key``, … It holds what the
@@ -23,6 +24,8 @@ unknown fields are refused.
     ``start_s``, ``duration_ms``, ``kind``, ``peer``, ``error``, ``instance``.
 ``changes.jsonl``
     One ``Change`` per line: ``component``, ``at``, ``kind``, ``title``, ``version``, ``author``, ``link``.
+``statuses.jsonl``, ``documents.jsonl``, ``gaps.jsonl``
+    One ``Status``, ``Document`` (a section of a runbook), ``Gap`` (what could not be seen) per line.
 ``topology.json``
     ``{"edges": [...]}`` of ``Edge``: ``caller``, ``callee``, ``source``.
 
@@ -46,6 +49,7 @@ from collectors.base import (
     Check,
     Clock,
     Declared,
+    Document,
     Edge,
     Gap,
     GapReason,
@@ -56,6 +60,7 @@ from collectors.base import (
     Series,
     SeriesRef,
     Span,
+    Status,
     Telemetry,
     Window,
 )
@@ -77,6 +82,8 @@ class Manifest(Model):
     recorded_from: str
     incident: Window
     baseline: tuple[Window, ...]
+    seasonal: tuple[Window, ...] = ()
+    sanitised: bool = False
 
 
 class Topology(Model):
@@ -95,6 +102,9 @@ class Bundle(Model):
     spans: tuple[Span, ...] = ()
     changes: tuple[Change, ...] = ()
     edges: tuple[Edge, ...] = ()
+    statuses: tuple[Status, ...] = ()
+    documents: tuple[Document, ...] = ()
+    gaps: tuple[Gap, ...] = ()
     absent: tuple[str, ...] = ()
 
 
@@ -126,13 +136,13 @@ class ReplayCollector:
         self._bundle = bundle
 
     @property
-    def recorded_windows(self) -> tuple[Window, tuple[Window, ...]]:
-        """Incident and baseline windows of the recording: the only ones that can be asked for."""
-        return self._bundle.manifest.incident, self._bundle.manifest.baseline
+    def manifest(self) -> Manifest:
+        """What was recorded; its windows are the only ones that can be asked for."""
+        return self._bundle.manifest
 
     async def collect(self, scope: Scope) -> Telemetry:
         """What was recorded within the scope's windows; changes also from between them, as they act later."""
-        bundle, windows = self._bundle, (scope.incident, *scope.baseline)
+        bundle, windows = self._bundle, (scope.incident, *scope.baseline, *scope.seasonal)
         whole = Window(start=min(w.start for w in windows), end=max(w.end for w in windows))
         logs = tuple(line for line in bundle.logs if _within(line.at, windows))
         series = tuple(_clip(bundle.series, windows))
@@ -153,7 +163,9 @@ class ReplayCollector:
             spans=spans,
             changes=changes,
             edges=bundle.edges,
-            gaps=tuple(self._gaps(query.rows)),
+            statuses=bundle.statuses,
+            documents=bundle.documents,
+            gaps=(*bundle.gaps, *self._gaps(query.rows)),
         )
 
     async def measure(self, refs: Sequence[SeriesRef], window: Window) -> list[Series]:
@@ -223,6 +235,9 @@ def load_bundle(directory: Path) -> Bundle:
         spans=spans or (),
         changes=changes or (),
         edges=topology.edges if topology else (),
+        statuses=_records(directory / "statuses.jsonl", Status) or (),
+        documents=_records(directory / "documents.jsonl", Document) or (),
+        gaps=_records(directory / "gaps.jsonl", Gap) or (),
         absent=tuple(name for name, content in recorded.items() if content is None),
     )
 
@@ -303,6 +318,9 @@ def write_bundle(
     spans: Iterable[Span] = (),
     changes: Iterable[Change] = (),
     edges: Iterable[Edge] = (),
+    statuses: Iterable[Status] = (),
+    documents: Iterable[Document] = (),
+    gaps: Iterable[Gap] = (),
 ) -> Path:
     """Write a bundle, record by record, so that it need not fit in memory; equal input gives equal bytes.
 
@@ -313,6 +331,9 @@ def write_bundle(
     _write_records(directory / "metrics.jsonl.gz", series)
     _write_records(directory / "spans.jsonl.gz", spans)
     _write_records(directory / "changes.jsonl", changes)
+    _write_records(directory / "statuses.jsonl", statuses)
+    _write_records(directory / "documents.jsonl", documents)
+    _write_records(directory / "gaps.jsonl", gaps)
     _write_text(directory / "topology.json", Topology(edges=tuple(edges)).model_dump_json(indent=2))
     _write_text(directory / "alert.json", json.dumps(dict(alert), ensure_ascii=False, indent=2))
     _write_text(directory / "bundle.json", manifest.model_dump_json(indent=2))

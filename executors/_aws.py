@@ -1,9 +1,9 @@
 """What the AWS executors share: their settings, a connection that never retries, and errors told apart."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import timedelta
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
 from urllib.parse import urlsplit
 
 import botocore.session
@@ -21,7 +21,11 @@ from botocore.parsers import ResponseParserError
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
-from executors.base import Clock, ExecutorError, OutcomeUnknown, Refused, Resource
+from executors.base import AnyOperation, Check, Clock, ExecutorError, OutcomeUnknown, Refused, Resource
+
+if TYPE_CHECKING:
+    from mypy_boto3_iam import IAMClient
+    from mypy_boto3_sts import STSClient
 
 Call = ParamSpec("Call")
 Answer = TypeVar("Answer")
@@ -143,6 +147,46 @@ class Api:
         if meta.get("HTTPStatusCode", 400) >= 500 or (code in THROTTLED and unsure is TransientError):
             return unsure(text)
         return ExecutorError(text)
+
+
+async def checks(settings: AwsSettings, operations: Iterable[AnyOperation]) -> list[Check]:
+    """Who we are at AWS, and which permissions of the operations that has, by IAM's own simulation."""
+    actions = sorted({action for operation in operations for action in operation.permissions})
+    try:
+        sts = cast("STSClient", connect("sts", settings))
+        identity = await Api("sts").read(sts.get_caller_identity)
+    except (ExecutorError, ValueError) as error:
+        return [Check(name="credentials", status="failed", detail=str(error)), *_untold(actions, "no credentials")]
+    credentials = Check(name="credentials", status="ok", detail=identity["Arn"])
+    try:
+        iam = cast("IAMClient", connect("iam", settings))
+        answer = await Api("iam").read(
+            iam.simulate_principal_policy,
+            PolicySourceArn=_principal(identity["Arn"]),
+            ActionNames=actions,
+            MaxItems=1000,
+        )
+    except (ExecutorError, ValueError) as error:
+        return [credentials, *_untold(actions, str(error))]
+    decided = {r["EvalActionName"]: r["EvalDecision"] for r in answer["EvaluationResults"]}
+    return [credentials, *(_decided(action, decided.get(action, "not told")) for action in actions)]
+
+
+def _decided(action: str, decision: str) -> Check:
+    if decision == "allowed":
+        return Check(name=action, status="ok")
+    return Check(name=action, status="failed", detail=decision, mend=f"Allow the role the action {action}.")
+
+
+def _untold(actions: Iterable[str], why: str) -> list[Check]:
+    mend = "Allow iam:SimulatePrincipalPolicy to have this told; nothing is tried that would change something."
+    return [Check(name=action, status="skipped", detail=why, mend=mend) for action in actions]
+
+
+def _principal(arn: str) -> str:
+    """The role behind the session of an assumed role: only roles and users can be simulated."""
+    head, marker, rest = arn.partition(":assumed-role/")
+    return f"{head.replace(':sts:', ':iam:')}:role/{rest.split('/')[0]}" if marker else arn
 
 
 async def settled(

@@ -131,10 +131,22 @@ class Operation(Generic[P]):
 AnyOperation = Operation[Any]  # params differ per operation; each validates its own
 
 
+class Check(Model):
+    """One thing `autopilot doctor` looked at."""
+
+    name: str = Field(description="credentials, or a permission's own name")
+    status: Literal["ok", "failed", "skipped"]
+    detail: str = Field(default="", description="What was seen")
+    mend: str = Field(default="", description="What to do: the exact permission or setting")
+
+
 class Executor(Protocol):
     """One provider's operations and the connection behind them."""
 
     operations: Sequence[AnyOperation]
+
+    async def check(self) -> list[Check]:
+        """Whether it could act: credentials, and each permission its operations need. Changes nothing, never raises."""
 
     async def aclose(self) -> None:
         """Release connections."""

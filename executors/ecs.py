@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
-from executors._aws import Api, AwsSettings, connect, listed, settled
+from executors._aws import Api, AwsSettings, checks, connect, listed, settled
 from executors.base import (
     AnyOperation,
+    Check,
     Clock,
     Executor,
     ExecutorError,
@@ -561,6 +562,10 @@ class EcsExecutor:
     def __init__(self, resources: Mapping[str, Resource], clock: Clock, client: "ECSClient") -> None:
         self.client = client
         self.operations: Sequence[AnyOperation] = [kind(resources, clock, client) for kind in OPERATIONS]
+
+    async def check(self) -> list[Check]:
+        """See executors.base.Executor."""
+        return await checks(Settings(), self.operations)
 
     async def aclose(self) -> None:
         """Release connections."""

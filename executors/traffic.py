@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar, cast
 from pydantic import Field, JsonValue, field_validator
 from pydantic_settings import SettingsConfigDict
 
-from executors._aws import Api, AwsSettings, connect, listed, settled
+from executors._aws import Api, AwsSettings, checks, connect, listed, settled
 from executors.base import (
     AnyOperation,
+    Check,
     Clock,
     Executor,
     ExecutorError,
@@ -321,6 +322,10 @@ class TrafficExecutor:
     def __init__(self, resources: Mapping[str, Resource], clock: Clock, client: "ElasticLoadBalancingv2Client") -> None:
         self.client = client
         self.operations: Sequence[AnyOperation] = [kind(resources, clock, client) for kind in OPERATIONS]
+
+    async def check(self) -> list[Check]:
+        """See executors.base.Executor."""
+        return await checks(Settings(), self.operations)
 
     async def aclose(self) -> None:
         """Release connections."""

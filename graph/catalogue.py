@@ -4,7 +4,7 @@ Pure data; ``app/catalogue.py`` reads it from ``autopilot.yaml``.
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -60,22 +60,23 @@ class Catalogue(BaseModel):
             for callee in service.depends_on
         )
 
-    def neighbours(self, service: str, hops: int) -> dict[str, int]:
-        """Services at most ``hops`` calls away, up or down, with their distance; the service itself is 0."""
-        adjacent: dict[str, set[str]] = {}
-        for edge in self.edges():
-            adjacent.setdefault(edge.caller, set()).add(edge.callee)
-            adjacent.setdefault(edge.callee, set()).add(edge.caller)
-        distance, queue = {service: 0}, deque([service])
-        while queue:
-            here = queue.popleft()
-            if distance[here] == hops:
-                continue
-            for name in sorted(adjacent.get(here, ())):
-                if name not in distance:
-                    distance[name] = distance[here] + 1
-                    queue.append(name)
-        return distance
+    def neighbours(self, service: str, hops: int, edges: Sequence[Edge]) -> dict[str, int]:
+        """The service (0) and those at most ``hops`` calls away, up or down, with their distance.
+
+        Most relevant first: the nearer, then what it calls before what calls it, then the more critical.
+        """
+        calls: dict[str, set[str]] = {}
+        either_way: dict[str, set[str]] = {}
+        for edge in edges:
+            calls.setdefault(edge.caller, set()).add(edge.callee)
+            either_way.setdefault(edge.caller, set()).add(edge.callee)
+            either_way.setdefault(edge.callee, set()).add(edge.caller)
+        distance, below = _reach(service, hops, either_way), _reach(service, hops, calls)
+
+        def relevance(name: str) -> tuple[int, bool, int, str]:
+            return distance[name], name not in below, self.services.get(name, Service()).tier, name
+
+        return {name: distance[name] for name in sorted(distance, key=relevance)}
 
     def target(self, name: str, hops: int) -> Target:
         """What collectors need to know of a service; one that is not listed is looked for by its name."""
@@ -102,6 +103,19 @@ class Catalogue(BaseModel):
             )
             for name, s in self.services.items()
         }
+
+
+def _reach(start: str, hops: int, adjacent: Mapping[str, set[str]]) -> dict[str, int]:
+    distance, queue = {start: 0}, deque([start])
+    while queue:
+        here = queue.popleft()
+        if distance[here] == hops:
+            continue
+        for name in sorted(adjacent.get(here, ())):
+            if name not in distance:
+                distance[name] = distance[here] + 1
+                queue.append(name)
+    return distance
 
 
 def _dimension(arn: str, marker: str, parts: int) -> str | None:

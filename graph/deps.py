@@ -1,26 +1,39 @@
 """What nodes may touch, as Protocols. ``app/wiring.py`` makes the real ones."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
+from functools import partial
 from typing import Protocol
 
 from pydantic import JsonValue
 
-from collectors.base import Collector, Telemetry, Window
+from collectors.base import Collector, Edge, Telemetry
 from executors.base import AnyOperation, Clock
 from graph.catalogue import Catalogue
 from graph.llms.base import Analyst
-from graph.state import Alert, StepResult
+from graph.masking import Masker
+from graph.state import StepResult
+from graph.windows import ChooseWindows, standard_windows
+
+
+@dataclass(frozen=True)
+class SnapshotKey:
+    """Which source, in which round of the analysis; ``widened``: its second look, further back."""
+
+    incident_id: str
+    round_: int
+    source: str
+    widened: bool = False
 
 
 class Snapshots(Protocol):
-    """Raw telemetry, stored once per incident, round and source, compressed and hashed."""
+    """Raw telemetry, stored once per key, compressed and hashed."""
 
-    async def get(self, incident_id: str, round_: int, source: str) -> tuple[Telemetry, str] | None:
-        """The telemetry and its sha256, if this source was collected in this round already."""
+    async def get(self, key: SnapshotKey) -> tuple[Telemetry, str] | None:
+        """The telemetry and its sha256, if this source was collected already."""
 
-    async def put(self, incident_id: str, round_: int, telemetry: Telemetry) -> str:
+    async def put(self, key: SnapshotKey, telemetry: Telemetry) -> str:
         """Store it; the sha256 of its canonical JSON. A second put of the same key keeps the first."""
 
 
@@ -83,19 +96,12 @@ class ResourceBusy(Exception):
     """Another action holds this resource; one action at a time per resource."""
 
 
-Windows = Callable[[Alert, datetime], tuple[Window, tuple[Window, ...]]]
+ObservedEdges = Callable[[], Awaitable[Sequence[Edge]]]
+"""Who was seen calling whom, in the traces of earlier investigations."""
 
 
-def standard_windows(alert: Alert, now: datetime) -> tuple[Window, tuple[Window, ...]]:
-    """The incident window (ten minutes before the alert's time up to now, at most half an hour), and the baseline.
-
-    The baseline is the 50 minutes before the incident window: near enough to share its load, far enough not to
-    share the fault.
-    """
-    at = alert.occurred_at
-    end = min(max(now, at + timedelta(minutes=1)), at + timedelta(minutes=30))
-    start = at - timedelta(minutes=10)
-    return Window(start=start, end=end), (Window(start=start - timedelta(minutes=50), end=start),)
+async def _none_observed() -> Sequence[Edge]:
+    return ()
 
 
 @dataclass(frozen=True)
@@ -120,5 +126,8 @@ class Deps:
     operations: Mapping[str, AnyOperation]
     ledger: Ledger
     clock: Clock
-    windows: Windows = standard_windows
+    windows: ChooseWindows = standard_windows
+    observed_edges: ObservedEdges = _none_observed
+    collect_s: float = 20.0  # wall time that ContextCollector may take for all sources together
     patience: Patience = field(default_factory=Patience)
+    masker: Masker = field(default_factory=partial(Masker, b"autopilot"))

@@ -12,7 +12,7 @@ from typing import Any, Literal, NotRequired
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 from typing_extensions import TypedDict  # pydantic asks for it below Python 3.12
 
-from collectors.base import Gap, Scope, SeriesRef
+from collectors.base import Document, Gap, Scope, SeriesRef, Window
 from executors.base import Risk
 
 Choice = Literal["1", "2", "3", "manual", "re_analyze"]
@@ -126,6 +126,14 @@ class ImpactFigure(Model):
     evidence: tuple[str, ...] = ()
 
 
+class LookedAt(Model):
+    """The windows of time that the evidence is about."""
+
+    incident: Window
+    baseline: tuple[Window, ...]
+    seasonal: tuple[Window, ...] = ()
+
+
 class Evidence(Model):
     """What ContextCollector froze: all that later nodes may cite."""
 
@@ -134,6 +142,8 @@ class Evidence(Model):
     suspects: tuple[Suspect, ...]
     impact: tuple[ImpactFigure, ...] = ()
     gaps: tuple[Gap, ...] = ()
+    documents: tuple[Document, ...] = Field(default=(), description="Sections of runbooks that fit; not evidence")
+    looked_at: LookedAt | None = None
 
     def finding(self, eid: str) -> Finding | None:
         """The finding of that id, if there is one."""

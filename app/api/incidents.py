@@ -24,6 +24,7 @@ from app.incidents import open_by_hand
 from app.intake.base import OLDEST
 from app.store import incidents as store
 from app.store import ledger
+from app.unmask import originals
 from app.wiring import Product
 from graph.state import Alert, Finding, Severity
 
@@ -266,6 +267,18 @@ async def get_finding(incident_id: str, eid: str, product: ProductDep, _: Caller
         if finding.id == eid:
             return finding
     raise HTTPException(404, f"Incident {incident_id} has no evidence {eid!r}.")
+
+
+@router.get(
+    "/incidents/{incident_id}/evidence/{eid}/originals",
+    summary="What is masked in a piece of evidence",
+    responses=responses(401, 403, 404),
+)
+async def get_originals(incident_id: str, eid: str, product: ProductDep, who: CallerDep) -> dict[str, str]:
+    """By placeholder, e.g. `[email:c3fa9c]`, as far as the stored telemetry has it. Needs the role admin; who asked is
+    in the timeline.
+    """
+    return await originals(product.desk, product.deps.masker, incident_id, eid, who)
 
 
 @router.get("/incidents/{incident_id}/executions", summary="What was executed", responses=responses(401, 404))

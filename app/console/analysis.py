@@ -197,6 +197,16 @@ def gaps(report: Report, t: Texts) -> str:
     return card(t["gaps"], rows)
 
 
+def runbooks(report: Report, t: Texts) -> str:
+    """Sections of runbooks that fit the alert."""
+    rows = bullets(
+        f"<b>{text(d.title)}</b> {text(d.section)} {outside(d.link, t['open_source'])}"
+        f' <span class="muted">{text(d.why)}</span>{excerpt(d.text)}'
+        for d in report.documents
+    )
+    return card(t["runbooks"], rows) if report.documents else ""
+
+
 def history(report: Report, t: Texts) -> str:
     """Decisions first, then the timeline, newest first."""
     decided = bullets(

@@ -114,7 +114,7 @@ class Page:
                     self.parts |= {name: _html() for name in ("results", "root_cause", "impact", "options")}
                     self._build_decision()
                 with gr.Column(scale=2, min_width=320):
-                    self.parts |= {name: _html() for name in ("alerts", "evidence", "gaps", "history")}
+                    self.parts |= {name: _html() for name in ("alerts", "evidence", "runbooks", "gaps", "history")}
 
     def _build_decision(self) -> None:
         self.answer = _html()
@@ -412,6 +412,7 @@ def _draw(incident: Incident, visit: Visit) -> dict[str, str]:
         "results": actions.results(report, incident.steps, events, t),
         "alerts": analysis.alerts(report, t),
         "evidence": analysis.evidence(report, t),
+        "runbooks": analysis.runbooks(report, t),
         "gaps": analysis.gaps(report, t),
         "history": analysis.history(report, t),
     }

@@ -1,9 +1,11 @@
-"""Datadog's API in front of the shop: logs, metrics, spans, events, dependencies; monitors and webhooks."""
+"""Datadog's API in front of the shop: logs, metrics, spans, traces, events, catalogue; monitors and webhooks."""
 
 import base64
 import hashlib
 import json
+import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Literal
@@ -11,15 +13,18 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Header, HTTPException, Query
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.simulator import datadog_topology
 from app.simulator.cluster import Happening
+from app.simulator.datadog_history import History
 from app.simulator.datadog_metrics import MetricQuery, evaluate, interval_for, parse_query, unit_of
 from app.simulator.datadog_monitors import MonitorApi, Monitors
 from app.simulator.datadog_notifications import Notification
 from app.simulator.datadog_search import Document, Predicate, Value, parse
+from app.simulator.datadog_traces import trace_json, trace_key
 from app.simulator.datadog_webhooks import Webhooks
-from app.simulator.requests import LogRecord, SpanRecord
+from app.simulator.requests import LogRecord, Sample, SpanRecord
 from app.simulator.shop import Shop, Tick
-from app.simulator.topology import ENVIRONMENT, SERVICES
+from app.simulator.topology import ENVIRONMENT
 
 Json = dict[str, object]
 Key = Annotated[str, Header()]
@@ -62,12 +67,13 @@ class _SpanSearch(_Model):
 
 class _Compute(_Model):
     aggregation: Literal["count"]
-    type: Literal["total"] = "total"
+    type: Literal["total", "timeseries"] = "total"
+    interval: str | None = Field(default=None, pattern=r"^[1-9]\d*[smhd]$")
 
 
 class _GroupBy(_Model):
     facet: str
-    limit: int = Field(default=10, ge=1)
+    limit: int = Field(default=10, ge=1, le=10_000)
 
 
 class _Aggregate(_Model):
@@ -123,6 +129,7 @@ class DatadogApi:
 
     def __init__(self, shop: Shop, monitors: Monitors, webhooks: Webhooks) -> None:
         self._shop, self._monitors, self._webhooks = shop, monitors, webhooks
+        self._history = History(shop)
 
     def router(self) -> APIRouter:
         """All routes, under ``/api``."""
@@ -134,7 +141,8 @@ class DatadogApi:
         router.add_api_route("/v2/metrics", self._list_metrics, methods=["GET"])
         router.add_api_route("/v2/query/timeseries", self._timeseries, methods=["POST"])
         router.add_api_route("/v1/query", self._query, methods=["GET"])
-        router.add_api_route("/v1/service_dependencies", self._dependencies, methods=["GET"])
+        router.add_api_route("/v2/trace/{trace_id}", self._trace, methods=["GET"])
+        router.include_router(datadog_topology.router())
         router.include_router(MonitorApi(self._shop, self._monitors).router())
         router.include_router(self._webhooks.router())
         outer = APIRouter()
@@ -178,22 +186,33 @@ class DatadogApi:
         return [(log.at, _log_json(log)) for log in self._matching_logs(start, end, matches)]
 
     def _matching_logs(self, start: float, end: float, matches: Predicate) -> Iterable[LogRecord]:
-        for tick in self._ticks_around(start, end):
-            for log in self._shop.sampled(tick).logs:
+        for sample in self._samples_around(start, end):
+            for log in sample.logs:
                 if start <= log.at < end and matches(_log_document(log)):
                     yield log
 
     def _spans(self, start: float, end: float, matches: Predicate) -> list[tuple[float, Json]]:
         return [
             (span.start, _span_json(span))
-            for tick in self._ticks_around(start, end)
-            for span in self._shop.sampled(tick).spans
+            for sample in self._samples_around(start, end)
+            for span in sample.spans
             if start <= span.start < end and matches(_span_document(span))
         ]
 
-    def _ticks_around(self, start: float, end: float) -> Sequence[Tick]:
+    def _samples_around(self, start: float, end: float) -> Sequence[Sample]:
         """A request belongs to the tick it began in, but what it does may come later."""
-        return self._shop.ticks(start - SPAN_FINISHES_WITHIN_S, end)
+        return self._history.samples(start - SPAN_FINISHES_WITHIN_S, end)
+
+    def _trace(self, trace_id: str) -> Json:
+        key = trace_key(trace_id)
+        if key is None:
+            raise _refuse(f"invalid trace id {trace_id!r}")
+        with self._shop.live() as now:
+            for tick in reversed(self._shop.ticks(0.0, now)):  # a request's spans are all of the tick it began in
+                spans = [span for span in self._shop.sampled(tick).spans if span.trace_id == key]
+                if spans:
+                    return trace_json(key, spans)
+        raise HTTPException(404, "Trace not found")
 
     def _events(self, start: float, end: float, matches: Predicate) -> list[tuple[float, Json]]:
         told = [_change_event(happening) for happening in self._shop.cluster.happenings]
@@ -204,21 +223,20 @@ class DatadogApi:
         matches = _predicate(request.filter.query)
         with self._shop.live() as now:
             start, end, _ = _window(request.filter, None, now)
-            documents = [_log_document(log) for log in self._matching_logs(start, end, matches)]
-        counts: dict[tuple[str, ...], int] = {}
-        for document in documents:
-            group = tuple(str(document.fields.get(by.facet, "")) for by in request.group_by)
-            counts[group] = counts.get(group, 0) + 1
+            logs = [(log.at, _log_document(log)) for log in self._matching_logs(start, end, matches)]
+        groups: dict[tuple[str, ...], list[float]] = {}
+        for at, document in logs:
+            groups.setdefault(tuple(str(document.fields.get(by.facet, "")) for by in request.group_by), []).append(at)
         buckets = [
             {
                 "by": {by.facet: value for by, value in zip(request.group_by, group, strict=True)},
-                "computes": {f"c{index}": count for index in range(len(request.compute))},
+                "computes": {
+                    f"c{n}": _computed(compute, times, start, end) for n, compute in enumerate(request.compute)
+                },
             }
-            for group, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+            for group, times in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
         ]
-        most = 1
-        for by in request.group_by:
-            most *= by.limit
+        most = math.prod(by.limit for by in request.group_by)
         return {"data": {"buckets": buckets[:most]}, "meta": {"status": "done", "elapsed": 1}}
 
     def _list_metrics(
@@ -252,7 +270,7 @@ class DatadogApi:
         wanted_s = asked.interval / 1000.0 if asked.interval else None
         interval = max(interval_for(query, start, end, wanted_s) for query in queries)
         with self._shop.live() as now:
-            ticks = self._shop.ticks(start, min(end, now))
+            ticks = self._history.ticks(start, min(end, now))
         series: list[Json] = []
         points: list[dict[float, float]] = []
         for index, query in enumerate(queries):
@@ -262,7 +280,6 @@ class DatadogApi:
         times = sorted({when for values in points for when in values})
         return {
             "data": {
-                "id": "0",
                 "type": "timeseries_response",
                 "attributes": {
                     "series": series,
@@ -291,7 +308,7 @@ class DatadogApi:
         except ValueError as error:
             return answer | {"status": "error", "error": str(error)}
         with self._shop.live() as now:
-            ticks = self._shop.ticks(since, min(until, now))
+            ticks = self._history.ticks(since, min(until, now))
         answer["group_by"] = sorted({tag for parsed in queries for tag in parsed.by})
         answer["series"] = [
             series
@@ -300,10 +317,14 @@ class DatadogApi:
         ]
         return answer
 
-    def _dependencies(self, env: str) -> Json:
-        if env not in (ENVIRONMENT, "*"):
-            return {}
-        return {name: {"calls": list(spec.calls)} for name, spec in SERVICES.items()}
+
+def _computed(compute: _Compute, times: Sequence[float], start: float, end: float) -> float | list[Json]:
+    """Lines in all, or in each interval that has any. Intervals are counted from the epoch."""
+    if compute.type == "total":
+        return float(len(times))
+    length = float(compute.interval[:-1]) * _SECONDS[compute.interval[-1]] if compute.interval else (end - start) / 150
+    counts = Counter(math.floor(at / length) * length for at in times)
+    return [{"time": _iso(at), "value": float(count)} for at, count in sorted(counts.items())]
 
 
 # --- time, queries, cursors -------------------------------------------------------------------------------------------
@@ -476,10 +497,8 @@ def _span_json(span: SpanRecord) -> Json:
             "parent_id": span.parent_id or "0",
             "service": span.service,
             "resource_name": span.resource,
-            "operation_name": span.operation,
             "start_timestamp": _iso(span.start, "microseconds"),
             "end_timestamp": _iso(span.start + span.duration_ms / 1000.0, "microseconds"),
-            "status": "error" if span.error_type else "ok",
             "type": "web" if span.kind == "server" else "http",
             "host": span.host,
             "env": ENVIRONMENT,

@@ -216,11 +216,14 @@ class MonitorApi:
     def _list(
         self,
         group_states: str = "",
+        monitor_tags: str = "",
         page: Annotated[int | None, Query(ge=0)] = None,
         page_size: Annotated[int, Query(ge=1, le=1000)] = PAGE,
     ) -> list[Json]:
+        wanted = {tag.strip() for tag in monitor_tags.split(",")} - {""}
         with self._shop.live() as now:
-            watches = sorted(self._monitors.watches(now), key=lambda watch: watch.monitor.id)
+            tagged = [watch for watch in self._monitors.watches(now) if wanted <= set(watch.monitor.tags)]
+            watches = sorted(tagged, key=lambda watch: watch.monitor.id)
             chosen = watches if page is None else watches[page * page_size : (page + 1) * page_size]
             return [self._json(watch, group_states) for watch in chosen]
 

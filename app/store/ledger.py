@@ -12,7 +12,7 @@ from app.db import Connection, Pool, Row, transaction
 from app.store.alerts import save_edges
 from collectors.base import Telemetry
 from executors.base import Refused
-from graph.deps import Claim, ClaimedStep, ResourceBusy, StepKey
+from graph.deps import Claim, ClaimedStep, ResourceBusy, SnapshotKey, StepKey
 from graph.state import StepResult, storable
 
 
@@ -138,13 +138,14 @@ class PostgresSnapshots:
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
 
-    async def get(self, incident_id: str, round_: int, source: str) -> tuple[Telemetry, str] | None:
+    async def get(self, key: SnapshotKey) -> tuple[Telemetry, str] | None:
         """See graph.deps.Snapshots."""
         async with self.pool.connection() as connection:
             row = await (
                 await connection.execute(
-                    "select sha256, body from snapshot where incident_id = %s and round = %s and source = %s",
-                    (incident_id, round_, source),
+                    """select sha256, body from snapshot
+                       where incident_id = %s and round = %s and source = %s and widened = %s""",
+                    (key.incident_id, key.round_, key.source, key.widened),
                 )
             ).fetchone()
         if row is None:
@@ -152,7 +153,7 @@ class PostgresSnapshots:
         telemetry = await asyncio.to_thread(_unpacked, row["body"])
         return telemetry, row["sha256"]
 
-    async def put(self, incident_id: str, round_: int, telemetry: Telemetry) -> str:
+    async def put(self, key: SnapshotKey, telemetry: Telemetry) -> str:
         """See graph.deps.Snapshots."""
         digest, body = await asyncio.to_thread(_packed, telemetry)
         async with transaction(self.pool) as connection:
@@ -160,15 +161,32 @@ class PostgresSnapshots:
                 await save_edges(connection, ((e.caller, e.callee) for e in telemetry.edges))
             row = await (
                 await connection.execute(
-                    """insert into snapshot (incident_id, round, source, sha256, body) values (%s, %s, %s, %s, %s)
-                       on conflict (incident_id, round, source) do update set source = excluded.source
+                    """insert into snapshot (incident_id, round, source, widened, sha256, body)
+                       values (%s, %s, %s, %s, %s, %s)
+                       on conflict (incident_id, round, widened, source) do update set source = excluded.source
                        returning sha256""",
-                    (incident_id, round_, telemetry.source, digest, body),
+                    (key.incident_id, key.round_, key.source, key.widened, digest, body),
                 )
             ).fetchone()
         assert row is not None
         stored: str = row["sha256"]
         return stored
+
+
+async def latest_looks(connection: Connection, incident_id: str, round_: int) -> list[Telemetry]:
+    """What each source saw in a round: its second look, where it had one that showed anything."""
+    rows = await (
+        await connection.execute(
+            "select source, body from snapshot where incident_id = %s and round = %s order by source, widened",
+            (incident_id, round_),
+        )
+    ).fetchall()
+    looks: dict[str, Telemetry] = {}
+    for row in rows:
+        telemetry = await asyncio.to_thread(_unpacked, row["body"])
+        if row["source"] not in looks or telemetry.rows:
+            looks[row["source"]] = telemetry
+    return list(looks.values())
 
 
 def _packed(telemetry: Telemetry) -> tuple[str, bytes]:

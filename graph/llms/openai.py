@@ -17,7 +17,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionMessage
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from graph.llms.base import AnalysisRequest, LlmError, PlanRequest, Usage
-from graph.llms.briefing import analysis_brief, plan_brief
+from graph.llms.briefing import Briefing
 from graph.llms.checked import (
     NotPossibleError,
     ProposedStep,
@@ -25,9 +25,9 @@ from graph.llms.checked import (
     checked_option,
     checked_step,
 )
-from graph.llms.masking import MaskingError
 from graph.llms.openai_settings import Settings
 from graph.llms.playbooks import Category
+from graph.masking import Masker, MaskingError
 from graph.state import ActionOption, Claim, Hop, Rival, RootCause
 
 _PROMPTS = Path(__file__).parents[1] / "prompts"
@@ -93,10 +93,14 @@ class OpenAIAnalyst:
     """Analyst by a model. Nothing leaves unmasked; nothing comes in unchecked."""
 
     def __init__(
-        self, settings: Settings, http: httpx.AsyncClient | None = None, tell: Callable[[Usage], None] = lambda _: None
+        self,
+        settings: Settings,
+        masker: Masker,
+        http: httpx.AsyncClient | None = None,
+        tell: Callable[[Usage], None] = lambda _: None,
     ) -> None:
         """``tell`` hears what each answer cost, whether it could be used or not."""
-        self._settings, self._tell = settings, tell
+        self._settings, self._briefing, self._tell = settings, Briefing(masker), tell
         self._client = AsyncOpenAI(
             api_key=settings.api_key.get_secret_value() if settings.api_key else "",
             base_url=settings.base_url,
@@ -130,7 +134,9 @@ class OpenAIAnalyst:
 
     def _brief(self, request: AnalysisRequest | PlanRequest) -> str:
         try:
-            return analysis_brief(request) if isinstance(request, AnalysisRequest) else plan_brief(request)
+            if isinstance(request, AnalysisRequest):
+                return self._briefing.analysis(request)
+            return self._briefing.plan(request)
         except MaskingError as error:
             raise LlmError(f"{self.name} was not asked: {error}") from None
 

@@ -1,38 +1,63 @@
 """SlackAlert: from an alert, whatever sent it, to the scope of the investigation."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from collectors.base import Scope
+from collectors.base import Edge, Scope, Symptom
+from graph.catalogue import Catalogue
 from graph.deps import Deps
 from graph.progress import report
-from graph.state import State
+from graph.state import Alert, State
 
 HOPS = 2  # a fault shows in its callers' callers; further away it is rarely told from noise
+MAX_NEIGHBOURS = 15  # the budget of time is shared by all of them
 
 
 async def slack_alert(deps: Deps, state: State) -> dict[str, Any]:
-    """Writes ``scope``: the alerted service, its neighbours, and the windows to look at."""
+    """Writes ``scope``: the alerted service, its neighbours by relevance, and the windows to look at."""
     alert = state["alert"]
-    distances = deps.catalogue.neighbours(alert.service, HOPS)
-    incident, baseline = deps.windows(alert, deps.clock.now())
+    known = _edges(deps.catalogue, await deps.observed_edges())
+    distances = deps.catalogue.neighbours(alert.service, HOPS, known)
+    chosen = dict(list(distances.items())[: 1 + MAX_NEIGHBOURS])
+    windows = deps.windows(alert, deps.clock.now())
     scope = Scope(
         service=alert.service,
         environment=deps.catalogue.environment,
         occurred_at=alert.occurred_at,
-        incident=incident,
-        baseline=baseline,
-        targets=tuple(
-            deps.catalogue.target(name, hops)
-            for name, hops in sorted(distances.items(), key=lambda item: (item[1], item[0]))
-        ),
-        edges=tuple(e for e in deps.catalogue.edges() if e.caller in distances and e.callee in distances),
+        incident=windows.incident,
+        baseline=windows.baseline,
+        seasonal=windows.seasonal,
+        symptom=_symptom(alert),
+        targets=tuple(deps.catalogue.target(name, hops) for name, hops in chosen.items()),
+        left_out=tuple(name for name in distances if name not in chosen),
+        edges=tuple(e for e in known if e.caller in chosen and e.callee in chosen),
     )
     report(
         "SlackAlert",
         "scope",
         "scope",
         f"Looking at {alert.service} and {len(scope.targets) - 1} neighbours,"
-        f" {incident.start:%H:%M} to {incident.end:%H:%M} UTC",
+        f" {scope.incident.start:%H:%M} to {scope.incident.end:%H:%M} UTC",
         {"services": [t.service for t in scope.targets]},
     )
     return {"scope": scope}
+
+
+def _edges(catalogue: Catalogue, observed: Sequence[Edge]) -> tuple[Edge, ...]:
+    """Declared dependencies, and observed ones between services: what only is called, and nobody listed, is none."""
+    services = {*catalogue.services, *(edge.caller for edge in observed)}
+    declared = catalogue.edges()
+    pairs = {(e.caller, e.callee) for e in declared}
+    new = (e for e in observed if e.callee in services and (e.caller, e.callee) not in pairs)
+    return (*declared, *sorted(new, key=lambda e: (e.caller, e.callee)))
+
+
+def _symptom(alert: Alert) -> Symptom:
+    return Symptom(
+        source=alert.source,
+        rule=alert.rule,
+        title=alert.title,
+        text=alert.text,
+        url=alert.url,
+        resources=alert.resources,
+    )

@@ -2,17 +2,19 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
-from itertools import chain
+from itertools import chain, islice
 
-from collectors.base import Scope, Span, Telemetry
+from collectors.base import Document, Scope, Span, Telemetry
 from graph.ranking import changes, findings, impact, logs, metrics, statuses, traces
 from graph.ranking.deviation import Deviation
 from graph.ranking.fuse import Ranked, order, rank_components, residuals
 from graph.ranking.topology import Topology, causal_path
 from graph.ranking.windows import Windows
-from graph.state import Alert, Evidence, Finding, Suspect
+from graph.state import Alert, Evidence, Finding, LookedAt, Suspect
 
 MAX_SUSPECTS = 10
+MAX_PASSAGE = 2_000  # characters of a runbook's section
+MAX_DOCUMENTS = 6  # sources give theirs best first
 MAX_CITED = 8  # findings named with a suspect; the rest of them are in the list all the same
 CLEAR = 0.2
 """From this strength on a deviation counts as visible: it dates a component's onset and its part in a causal path."""
@@ -44,7 +46,13 @@ def rank(
         suspects=_suspects(ranked, numbered, found, topology, alerted),
         impact=impact.figures((s for t in telemetry for s in t.series), alerted, windows, ids),
         gaps=tuple(gap for t in telemetry for gap in t.gaps),
+        documents=tuple(islice((_cut(d) for t in telemetry for d in t.documents), MAX_DOCUMENTS)),
+        looked_at=LookedAt(incident=scope.incident, baseline=scope.baseline, seasonal=scope.seasonal),
     )
+
+
+def _cut(document: Document) -> Document:
+    return document.model_copy(update={"text": document.text[:MAX_PASSAGE]})
 
 
 def _deviations(

@@ -4,23 +4,14 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import pairwise
 from math import exp
 
-from collectors.base import LogLine, Span
+from collectors.base import LogLine, Span, template
 from graph.ranking.deviation import MAX_EXCERPT, REPORTED, SEVERITY, Deviation, gain, number, surely
 from graph.ranking.windows import Windows
 
 _LINE_IN_LOGGER = re.compile(r"[#:]\d+$")
-_VARIABLE = re.compile(
-    r"\b[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}\b"  # UUID
-    r"|\b0x[0-9a-fA-F]+\b"
-    r"|\b(?=[0-9a-fA-F]*\d)[0-9a-fA-F]{8,}\b"  # trace ids, hashes
-    r"|\d+(?:[.,:]\d+)*"
-)
-_QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
-MAX_TEMPLATE = 160  # characters: the fixed part of a message stands at its start
 MIN_STRENGTH = 0.02  # below it a deviation is noise that only costs time
 BLAME_PASSES_DOWN = 0.25
 """A deeper deviant span takes the blame if it deviates at least this fraction as much as the one above it: a fault is
@@ -31,13 +22,6 @@ UNKNOWN_BEFORE = 0.3
 """What a new line says about a component that logged nothing in the baseline: perhaps nobody called it then."""
 SpanId = tuple[str, str]  # trace id, span id
 START, END = "(start)", "(end)"
-
-
-@lru_cache(maxsize=8192)
-def template(message: str) -> str:
-    """The first line of a message with its variable parts masked."""
-    first = message.partition("\n")[0][: 2 * MAX_TEMPLATE]
-    return _VARIABLE.sub("<*>", _QUOTED.sub("<*>", first))[:MAX_TEMPLATE]
 
 
 def key(line: LogLine) -> str:

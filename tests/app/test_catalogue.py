@@ -21,7 +21,8 @@ def test_reads_services_and_policy(tmp_path: Path) -> None:
     file = tmp_path / "autopilot.yaml"
     file.write_text(GOOD)
     loaded = load(file)
-    assert loaded.catalogue().neighbours("db", 2) == {"db": 0, "shop": 1}
+    catalogue = loaded.catalogue()
+    assert catalogue.neighbours("db", 2, catalogue.edges()) == {"db": 0, "shop": 1}
     assert loaded.roles() == {"none": "responder", "low": "responder", "medium": "admin", "high": "admin"}
 
 

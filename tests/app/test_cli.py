@@ -52,7 +52,10 @@ def test_help_names_the_commands() -> None:
 @pytest.mark.parametrize(
     ("environment", "said"),
     [
-        ({"AUTOPILOT_COLLECTORS": "datdog"}, "AUTOPILOT_COLLECTORS: there is no 'datdog'; there are: aws, datadog"),
+        (
+            {"AUTOPILOT_COLLECTORS": "datdog"},
+            "AUTOPILOT_COLLECTORS: there is no 'datdog'; there are: aws, confluence, datadog",
+        ),
         ({"AUTOPILOT_COLLECTORS": "datadog"}, "DATADOG_API_KEY"),
         ({"AUTOPILOT_EXECUTORS": "ecs"}, "AUTOPILOT_ECS_REGION"),
         ({"AUTOPILOT_EXECUTORS": "rehearsal,ecs", "AUTOPILOT_ECS_REGION": "eu-west-1"}, "two executors bring"),

@@ -1,82 +1,35 @@
-"""The AWS collector on stubbed boto3 clients: requests are checked against the service models."""
+"""ECS, refusals, budgets and checks of the AWS collector on scripted answers."""
 
-import json
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from collections.abc import Iterator
+from datetime import datetime, timedelta
 
-import boto3
 import pytest
-from botocore.stub import ANY, Stubber
+from boto3 import Session
+from botocore.stub import ANY
+from hypothesis import given
+from hypothesis import strategies as st
 
-from collectors.aws import AwsCollector, Settings, create
-from collectors.aws._calls import Clients
-from collectors.base import (
-    CollectorError,
-    Declared,
-    EcsService,
-    Forbidden,
-    GapReason,
-    RateLimited,
-    Scope,
-    SeriesRef,
-    Target,
-    Window,
-)
+from collectors import aws
+from collectors.aws import create, ecs
+from collectors.aws._calls import NotOffered, console
+from collectors.base import Declared, EcsService, Forbidden, GapReason, Scope, Target, Telemetry
+from tests.collectors.aws_stubs import ACCOUNT, ECS_ONLY, T0, Account, StoppedClock, scope_of
 
-T0 = datetime(2024, 12, 20, 9, 0, 30, tzinfo=UTC)
-INCIDENT = Window(start=T0, end=T0 + timedelta(minutes=10))
-BASELINE = Window(start=T0 - timedelta(hours=1), end=T0)
-ACCOUNT = "arn:aws:ecs:eu-west-1:123456789012"
 GROUP = "arn:aws:elasticloadbalancing:eu-west-1:123456789012:targetgroup/pay/6d0e"
-ECS_ONLY = Target(service="payment", ecs=EcsService(cluster="shop", service="payment-service"))
-BALANCED = Target(service="payment", load_balancer="app/shop/50dc", target_group="targetgroup/pay/6d0e")
-
-
-class FrozenClock:
-    """Stands still."""
-
-    def now(self) -> datetime:
-        """The end of the incident."""
-        return INCIDENT.end
-
-
-class Stubs(NamedTuple):
-    ecs: Stubber
-    elb: Stubber
-    cloudwatch: Stubber
-
-
-class Aws:
-    """A collector, and what its clients are to expect."""
-
-    def __init__(self) -> None:
-        session = boto3.Session("key", "secret", region_name="eu-west-1")
-        names = ("ecs", "elbv2", "cloudwatch", "logs", "xray", "codedeploy", "cloudtrail", "rds", "sts")
-        clients = Clients(*(session.client(name) for name in names))
-        self.collector = AwsCollector(FrozenClock(), clients, Settings())
-        self.stubs = Stubs(Stubber(clients.ecs), Stubber(clients.elb), Stubber(clients.cloudwatch))
-        for stub in self.stubs:
-            stub.activate()
-
-    def answers_metrics(self, *pages: Mapping[str, object]) -> None:
-        for page in pages:
-            self.stubs.cloudwatch.add_response("get_metric_data", page)
-
-    def lists_no_tasks(self) -> None:
-        self.stubs.ecs.add_response("list_tasks", {"taskArns": []})
+STOPPED = {"cluster": "shop", "serviceName": "payment-service", "desiredStatus": "STOPPED"}
 
 
 @pytest.fixture
-def aws() -> Iterator[Aws]:
-    aws = Aws()
-    yield aws
-    for stub in aws.stubs:
-        stub.assert_no_pending_responses()
+def account() -> Iterator[Account]:
+    account = Account()
+    yield account
+    account.assert_all_asked()
 
 
-def scope(*targets: Target) -> Scope:
-    return Scope(service="payment", occurred_at=T0, incident=INCIDENT, baseline=(BASELINE,), targets=targets)
+@pytest.fixture
+def hurried() -> Account:
+    """Has a second, and 5,000 bytes."""
+    return Account(budget_s=1, max_bytes=5_000)
 
 
 def service(**more: object) -> dict[str, object]:
@@ -106,71 +59,51 @@ def service(**more: object) -> dict[str, object]:
     }
 
 
-def metric(index: int, values: list[float], code: str = "Complete") -> dict[str, object]:
-    start = T0.replace(second=0)
-    stamps = [start + timedelta(minutes=i) for i in range(len(values))]
-    return {"Id": f"m{index}", "Label": "x", "Timestamps": stamps, "Values": values, "StatusCode": code}
+def describes(account: Account, *services: dict[str, object], **more: object) -> None:
+    account.answers("ecs", "describe_services", {"services": list(services), "failures": [], **more})
 
 
-async def test_state_events_and_deployments_of_a_service(aws: Aws) -> None:
-    aws.answers_metrics({"MetricDataResults": [metric(0, [91.0])]})
-    ecs = aws.stubs.ecs
-    ecs.add_response(
+async def read(account: Account, scope: Scope) -> Telemetry:
+    return await account.run(ecs.jobs(account.clients, account.clock, scope))
+
+
+async def test_state_events_and_deployments_of_a_service(account: Account) -> None:
+    account.answers(
+        "ecs",
         "describe_services",
         {"services": [service()], "failures": [{"arn": "x", "reason": "MISSING"}]},
         {"cluster": "shop", "services": ["payment-service"]},
     )
-    ecs.add_response(
+    account.answers(
+        "ecs",
         "list_service_deployments",
-        {"serviceDeployments": [{"serviceDeploymentArn": "d1"}, {"serviceDeploymentArn": "d2"}]},
+        {"serviceDeployments": [{"serviceDeploymentArn": "d1"}, {"serviceDeploymentArn": "d2"}], "nextToken": "x"},
         {"cluster": "shop", "service": "payment-service", "createdAt": ANY, "maxResults": 20},
     )
     current, older = T0 - timedelta(minutes=20), T0 - timedelta(hours=5)
-    ecs.add_response(
-        "describe_service_deployments",
-        {
-            "serviceDeployments": [
-                {
-                    "startedAt": current + timedelta(seconds=5),
-                    "status": "IN_PROGRESS",
-                    "targetServiceRevision": {"arn": "r2"},
-                },
-                {
-                    "startedAt": older,
-                    "status": "ROLLBACK_SUCCESSFUL",
-                    "targetServiceRevision": {"arn": "r1"},
-                    "rollback": {"startedAt": older + timedelta(minutes=9), "reason": "circuit breaker"},
-                },
-            ]
+    now = {
+        "startedAt": current + timedelta(seconds=5),
+        "status": "IN_PROGRESS",
+        "targetServiceRevision": {"arn": "r2"},
+    }
+    undone = {
+        "startedAt": older,
+        "status": "ROLLBACK_SUCCESSFUL",
+        "targetServiceRevision": {"arn": "r1"},
+        "deploymentCircuitBreaker": {"status": "TRIGGERED", "failureCount": 3, "threshold": 3},
+        "rollback": {
+            "startedAt": older + timedelta(minutes=9),
+            "reason": "circuit breaker",
+            "serviceRevisionArn": "r0",
         },
-    )
-    revisions = [("r1", "payment:41"), ("r2", "payment:42")]
-    ecs.add_response(
-        "describe_service_revisions",
-        {
-            "serviceRevisions": [
-                {"serviceRevisionArn": arn, "taskDefinition": f"{ACCOUNT}:task-definition/{name}"}
-                for arn, name in revisions
-            ]
-        },
-        {"serviceRevisionArns": ["r1", "r2"]},
-    )
-    ecs.add_response("list_tasks", {"taskArns": ["t"]}, ANY_TASKS)
-    ecs.add_response(
-        "describe_tasks",
-        {
-            "tasks": [
-                {
-                    "taskArn": f"{ACCOUNT}:task/shop/abc",
-                    "stoppedAt": T0 + timedelta(minutes=1),
-                    "stopCode": "EssentialContainerExited",
-                    "stoppedReason": "Essential container in task exited",
-                    "containers": [{"name": "app", "exitCode": 137, "reason": "OutOfMemoryError"}],
-                }
-            ]
-        },
-    )
-    found = await aws.collector.collect(scope(ECS_ONLY))
+    }
+    account.answers("ecs", "describe_service_deployments", {"serviceDeployments": [now, undone]})
+    revisions = [("r0", "payment:40"), ("r1", "payment:41"), ("r2", "payment:42")]
+    rows = [{"serviceRevisionArn": r, "taskDefinition": f"{ACCOUNT}:task-definition/{name}"} for r, name in revisions]
+    asked = {"serviceRevisionArns": ["r0", "r1", "r2"]}
+    account.answers("ecs", "describe_service_revisions", {"serviceRevisions": rows}, asked)
+    account.answers("ecs", "list_tasks", {"taskArns": []}, STOPPED)
+    found = await read(account, scope_of(ECS_ONLY))
     states = {status.name: (status.observed, status.expected, status.detail) for status in found.statuses}
     assert states == {
         "ecs.desired_tasks": (4, None, "payment:42"),
@@ -178,114 +111,203 @@ async def test_state_events_and_deployments_of_a_service(aws: Aws) -> None:
         "ecs.rollout_completed": (0, 1, "IN_PROGRESS: tasks failed to start"),
         "ecs.failed_tasks": (3, 0, ""),
     }
-    assert [(c.version, c.at) for c in found.changes] == [
-        ("payment:42", current),  # told twice, taken once
-        ("payment:41", older),
-        ("", older + timedelta(minutes=9)),
+    assert [(c.version, c.at, c.title) for c in found.changes] == [
+        ("payment:42", current, "ECS deployment of payment:42: IN_PROGRESS"),  # told twice, taken once
+        (
+            "payment:41",
+            older,
+            "ECS deployment of payment:41: ROLLBACK_SUCCESSFUL; circuit breaker after 3 failed tasks",
+        ),
+        ("payment:40", older + timedelta(minutes=9), "ECS rolled payment:41 back: circuit breaker"),
     ]
+    assert [(line.level, line.message) for line in found.logs] == [
+        ("info", "has stopped 1 running tasks"),
+        ("warning", "(task 1) failed ELB health checks"),
+    ]
+    assert [(gap.reason, gap.detail) for gap in found.gaps] == [
+        (GapReason.EMPTY, "x: MISSING"),
+        (
+            GapReason.TRUNCATED,
+            "payment was deployed more than 20 times since 19 Dec 09:00 UTC: only 20 deployments were read",
+        ),
+    ]
+    assert found.queries[0].link == (
+        "https://eu-west-1.console.aws.amazon.com/ecs/v2/clusters/shop/services?region=eu-west-1"
+    )
+
+
+async def test_stopped_tasks_are_paged_and_bounded(account: Account) -> None:
+    describes(account, service(deployments=[], events=[]))
+    account.answers("ecs", "list_service_deployments", {"serviceDeployments": []})
+    task = {
+        "taskArn": f"{ACCOUNT}:task/shop/abc",
+        "stoppedAt": T0 + timedelta(minutes=1),
+        "stopCode": "EssentialContainerExited",
+        "stoppedReason": "Essential container in task exited",
+        "containers": [{"name": "app", "exitCode": 137, "reason": "OutOfMemoryError"}],
+    }
+    scaled_in = {**task, "stopCode": "ServiceSchedulerInitiated", "containers": []}
+    too_old = {**task, "stoppedAt": T0 - timedelta(hours=2)}
+    account.answers("ecs", "list_tasks", {"taskArns": ["a", "b", "c"], "nextToken": "1"}, STOPPED)
+    account.answers("ecs", "describe_tasks", {"tasks": [task, scaled_in, too_old]})
+    account.answers("ecs", "list_tasks", {"taskArns": [], "nextToken": "2"}, {**STOPPED, "nextToken": "1"})
+    account.answers("ecs", "list_tasks", {"taskArns": [], "nextToken": "3"}, {**STOPPED, "nextToken": "2"})
+    found = await read(account, scope_of(ECS_ONLY))
     assert [(line.level, line.message, line.instance) for line in found.logs] == [
-        ("info", "has stopped 1 running tasks", ""),
-        ("warning", "(task 1) failed ELB health checks", ""),
         (
             "error",
             "task stopped: Essential container in task exited; app exit code 137 OutOfMemoryError",
             "abc",
         ),
+        ("warning", "task stopped: Essential container in task exited", "abc"),
     ]
-    assert [(gap.reason, gap.detail) for gap in found.gaps] == [(GapReason.EMPTY, "x: MISSING")]
+    assert [(gap.reason, gap.detail) for gap in found.gaps] == [
+        (GapReason.TRUNCATED, "payment: only 3 of its stopped tasks were read")
+    ]
 
 
-ANY_TASKS = {"cluster": "shop", "serviceName": "payment-service", "desiredStatus": "STOPPED"}
-
-
-async def test_targets_health_is_read_from_the_group_the_service_registers_with(aws: Aws) -> None:
-    aws.answers_metrics({"MetricDataResults": []})
-    registered = service(loadBalancers=[{"targetGroupArn": GROUP}])
-    aws.stubs.ecs.add_response("describe_services", {"services": [registered], "failures": []})
-    aws.stubs.ecs.add_response("list_service_deployments", {"serviceDeployments": []})
-    aws.lists_no_tasks()
-    health = [{"TargetHealth": {"State": state}} for state in ("healthy", "unhealthy", "draining", "healthy")]
-    aws.stubs.elb.add_response(
-        "describe_target_health", {"TargetHealthDescriptions": health}, {"TargetGroupArn": GROUP}
-    )
-    found = await aws.collector.collect(scope(ECS_ONLY))
+async def test_targets_health_is_read_from_the_group_the_service_registers_with(account: Account) -> None:
+    describes(account, service(loadBalancers=[{"targetGroupArn": GROUP}]))
+    account.answers("ecs", "list_service_deployments", {"serviceDeployments": []})
+    account.answers("ecs", "list_tasks", {"taskArns": []})
+    health: list[dict[str, object]] = [{"State": state} for state in ("healthy", "draining", "healthy")]
+    health.append({"State": "unhealthy", "Reason": "Target.Timeout"})
+    rows = {"TargetHealthDescriptions": [{"TargetHealth": one} for one in health]}
+    account.answers("elb", "describe_target_health", rows, {"TargetGroupArn": GROUP})
+    found = await read(account, scope_of(ECS_ONLY))
     [status] = [s for s in found.statuses if s.name == "ecs.healthy_tasks"]
     assert (status.observed, status.expected) == (2, 4)
-    assert status.detail == "draining: 1, healthy: 2, unhealthy: 1"
+    assert status.detail == "Target.Timeout: 1, draining: 1, healthy: 2, unhealthy: 1"
 
 
-async def test_a_missing_permission_names_the_action_and_costs_nothing_else(aws: Aws) -> None:
-    aws.stubs.cloudwatch.add_client_error("get_metric_data", "AccessDenied", http_status_code=403)
-    aws.stubs.ecs.add_response("describe_services", {"services": [service()], "failures": []})
-    aws.stubs.ecs.add_client_error("list_service_deployments", "AccessDeniedException", http_status_code=400)
-    aws.lists_no_tasks()
-    found = await aws.collector.collect(scope(ECS_ONLY))
-    assert {gap.mend for gap in found.gaps if gap.reason == GapReason.FORBIDDEN} == {
-        "allow the role the action cloudwatch:GetMetricData",
-        "allow the role the action ecs:ListServiceDeployments",
-    }
+async def test_what_codedeploy_deploys_has_no_history_in_ecs(account: Account) -> None:
+    task_set = {"createdAt": T0, "taskDefinition": f"{ACCOUNT}:task-definition/payment:7", "stabilityStatus": "STABLE"}
+    describes(account, service(deployments=[], taskSets=[task_set], deploymentController={"type": "CODE_DEPLOY"}))
+    account.answers("ecs", "list_tasks", {"taskArns": []})
+    found = await read(account, scope_of(ECS_ONLY))
+    assert [c.title for c in found.changes] == ["ECS deployment of payment:7: STABLE"]
+    [gap] = found.gaps
+    assert (gap.reason, "aws.codedeploy_application" in gap.mend) == (GapReason.NOT_CONFIGURED, True)
+
+
+async def test_services_are_asked_ten_at_a_time(account: Account) -> None:
+    targets = [Target.model_validate({**ECS_ONLY.model_dump(), "service": f"s{n}"}) for n in range(11)]
+    describes(account)
+    describes(account)
+    found = await read(account, scope_of(*targets))
+    assert len(found.queries) == 2
+
+
+async def test_a_missing_permission_names_the_action_and_costs_nothing_else(account: Account) -> None:
+    describes(account, service())
+    account.refuses("ecs", "list_service_deployments", "AccessDeniedException")
+    account.refuses("ecs", "list_tasks", "ThrottlingException")
+    found = await read(account, scope_of(ECS_ONLY))
+    assert [(gap.reason, gap.mend) for gap in found.gaps] == [
+        (GapReason.FORBIDDEN, "allow the role the action ecs:ListServiceDeployments"),
+        (GapReason.RATE_LIMITED, "try again later, or raise the account's API quota"),
+    ]
     assert [c.version for c in found.changes] == ["payment:42"]  # the deployment still in place
 
 
-async def test_nothing_readable_raises(aws: Aws) -> None:
-    aws.stubs.cloudwatch.add_client_error("get_metric_data", "ExpiredTokenException", http_status_code=403)
-    aws.stubs.ecs.add_client_error("describe_services", "ExpiredTokenException", http_status_code=403)
-    with pytest.raises(Forbidden, match="ExpiredToken"):
-        await aws.collector.collect(scope(ECS_ONLY))
+async def test_after_a_throttle_nobody_asks_for_a_moment(hurried: Account) -> None:
+    def of(cluster: str) -> Target:
+        return Target(service=cluster, ecs=EcsService(cluster=cluster, service="x"))
 
-
-async def test_metrics_are_paged_and_missing_error_counts_are_zero(aws: Aws) -> None:
-    def page(*results: Mapping[str, object], token: str = "") -> dict[str, object]:
-        return {"MetricDataResults": list(results), **({"NextToken": token} if token else {})}
-
-    aws.stubs.cloudwatch.add_response(
-        "get_metric_data",
-        page(metric(0, [10, 20, 30]), metric(2, [0.4], "PartialData"), token="next"),
-        {
-            "MetricDataQueries": ANY,
-            "StartTime": BASELINE.start + timedelta(seconds=30),  # whole minutes only
-            "EndTime": INCIDENT.end - timedelta(seconds=30),
-            "ScanBy": "TimestampAscending",
-        },
-    )
-    late = {"Id": "m1", "Timestamps": [T0.replace(second=0) + timedelta(minutes=1)], "Values": [7.0]}
-    aws.answers_metrics(page(late))
-    found = await aws.collector.collect(scope(BALANCED))
-    by_name = {series.ref.metric: series for series in found.series}
-    assert set(by_name) == {"RequestCount", "HTTPCode_Target_5XX_Count", "TargetResponseTime"}
-    assert by_name["HTTPCode_Target_5XX_Count"].values == (0.0, 7.0, 0.0)
-    response_time = by_name["TargetResponseTime"].ref
-    assert (response_time.statistic, response_time.unit) == ("p95", "s")
-    assert json.loads(response_time.query)["MetricStat"]["Metric"]["Dimensions"] == [
-        {"Name": "LoadBalancer", "Value": "app/shop/50dc"},
-        {"Name": "TargetGroup", "Value": "targetgroup/pay/6d0e"},
+    describes(hurried)
+    hurried.refuses("ecs", "describe_services", "Throttling")
+    found = await read(hurried, scope_of(of("one"), of("two"), of("three")))
+    assert [(gap.reason, gap.detail) for gap in found.gaps] == [
+        (GapReason.RATE_LIMITED, "ecs:DescribeServices: Throttling"),
+        (GapReason.RATE_LIMITED, "ecs:DescribeServices: rate limit reached, reset in 2 s"),
     ]
-    assert [gap.reason for gap in found.gaps] == [GapReason.TRUNCATED]
+    assert found.cost.calls == 2
 
 
-async def test_measuring_an_error_count_that_went_away_gives_zeros(aws: Aws) -> None:
-    aws.answers_metrics({"MetricDataResults": [metric(0, [9.0]), metric(1, [3.0])]})
-    found = await aws.collector.collect(scope(BALANCED))
-    errors = next(series.ref for series in found.series if series.ref.metric == "HTTPCode_Target_5XX_Count")
-    aws.answers_metrics({"MetricDataResults": [metric(1, [100.0, 120.0])]})  # m1: the traffic asked alongside
-    [measured] = await aws.collector.measure([errors], INCIDENT)
-    assert (measured.ref, measured.values) == (errors, (0.0, 0.0))
+async def test_a_larger_answer_than_the_budget_ends_the_collection(hurried: Account) -> None:
+    account = hurried
+    sizes = {"ResponseMetadata": {"HTTPHeaders": {"content-length": "3000"}}}
+    describes(account, service(deployments=[], events=[]), **sizes)
+    account.answers("ecs", "list_service_deployments", {"serviceDeployments": [], **sizes})
+    account.answers("ecs", "list_tasks", {"taskArns": []})
+    found = await read(account, scope_of(ECS_ONLY))
+    assert found.cost.received_bytes == 6000
+    assert [(gap.reason, gap.mend) for gap in found.gaps] == [
+        (GapReason.TRUNCATED, "raise AUTOPILOT_AWS_MAX_BYTES, or narrow what is read")
+    ] * len(found.gaps)
 
 
-async def test_throttling_and_nonsense_raise_when_measuring(aws: Aws) -> None:
-    ref = SeriesRef(source="aws", component="payment", metric="m", query="{}")
-    aws.stubs.cloudwatch.add_client_error("get_metric_data", "Throttling", http_status_code=400)
-    with pytest.raises(RateLimited):
-        await aws.collector.measure([ref], INCIDENT)
-    with pytest.raises(CollectorError, match="no CloudWatch query"):
-        await aws.collector.measure([ref.model_copy(update={"query": "avg:x{*}"})], INCIDENT)
+async def test_nothing_readable_raises(account: Account) -> None:
+    account.refuses("ecs", "describe_services", "ExpiredTokenException", 403)
+    with pytest.raises(Forbidden, match="ExpiredToken") as told:
+        await read(account, scope_of(ECS_ONLY))
+    assert told.value.mend == "renew the AWS credentials of this process"
 
 
-async def test_nothing_tied_to_aws_is_no_call(aws: Aws) -> None:
-    found = await aws.collector.collect(scope(Target(service="elsewhere")))
-    assert found.queries == ()
+async def test_a_role_that_cannot_be_assumed_is_told_as_such(account: Account) -> None:
+    error = account.clients.ecs.exceptions.ClientError({"Error": {"Code": "AccessDenied"}}, "AssumeRole")
+
+    def refuse(**_: object) -> None:
+        raise error
+
+    account.clients.ecs.meta.events.register("provide-client-params.ecs.DescribeServices", refuse)
+    with pytest.raises(Forbidden, match="sts:AssumeRole") as told:
+        await read(account, scope_of(ECS_ONLY))
+    assert "AUTOPILOT_AWS_ROLE_ARN" in told.value.mend
 
 
-def test_a_missing_region_is_named() -> None:
+@pytest.mark.parametrize("code", ["404", "UnknownOperationException"])
+async def test_an_endpoint_that_does_not_know_the_action_is_not_aws(account: Account, code: str) -> None:
+    account.refuses("ecs", "describe_services", code, 404)
+    with pytest.raises(NotOffered) as told:
+        await read(account, scope_of(ECS_ONLY))
+    assert (told.value.reason, told.value.mend) == (
+        GapReason.NOT_CONFIGURED,
+        "unset AUTOPILOT_AWS_ENDPOINT_URL to reach AWS itself",
+    )
+
+
+async def test_nothing_tied_to_aws_is_no_call(account: Account) -> None:
+    found = await account.collector.collect(scope_of(Target(service="elsewhere")))
+    assert (found.queries, found.gaps, found.cost.calls) == ((), (), 0)
+
+
+async def test_checks_name_each_missing_action(account: Account) -> None:
+    identity = {"Arn": "arn:aws:iam::123456789012:role/reader", "Account": "123456789012", "UserId": "x"}
+    headers = {"date": f"{datetime.now(T0.tzinfo) + timedelta(hours=1):%a, %d %b %Y %H:%M:%S GMT}"}
+    account.answers("sts", "get_caller_identity", {**identity, "ResponseMetadata": {"HTTPHeaders": headers}})
+    account.answers("rds", "describe_events", {"Events": []})
+    account.refuses("cloudtrail", "lookup_events", "AccessDeniedException")
+    account.refuses("cloudwatch", "get_metric_data", "UnknownOperationException")
+    checks = {check.name: check for check in await account.collector.check()}
+    assert checks["credentials"].detail.startswith("arn:aws:iam::123456789012:role/reader in eu-west-1 at https://")
+    assert (checks["clock"].status, checks["clock"].mend) == ("failed", "set this machine's clock (NTP)")
+    assert checks["rds:DescribeEvents"].status == "ok"
+    assert checks["cloudtrail:LookupEvents"].mend == "allow the role the action cloudtrail:LookupEvents"
+    assert "AUTOPILOT_AWS_ENDPOINT_URL" in checks["cloudwatch:GetMetricData"].mend
+
+
+async def test_every_action_that_is_checked_is_in_the_policy(account: Account) -> None:
+    for check in await account.collector.check():
+        if ":" in check.name:
+            assert f'"{check.name}"' in (aws.__doc__ or ""), check.name
+
+
+def test_a_missing_region_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AUTOPILOT_AWS_REGION", raising=False)
     with pytest.raises(ValueError, match="AUTOPILOT_AWS_REGION"):
-        create(FrozenClock(), Declared())
+        create(StoppedClock(), Declared())
+
+
+def test_there_is_no_console_of_another_endpoint() -> None:
+    elsewhere = Session("key", "secret", region_name="eu-west-1").client("ecs", endpoint_url="http://127.0.0.1:4566")
+    assert console(elsewhere, "ecs") is None
+    china = Session("key", "secret", region_name="cn-north-1").client("ecs")
+    assert console(china, "ecs?region={region}") == "https://cn-north-1.console.amazonaws.cn/ecs?region=cn-north-1"
+
+
+@given(st.text())
+def test_any_message_of_an_event_is_taken(message: str) -> None:
+    row = {"events": [{"id": "1", "createdAt": T0, "message": message}]}
+    [line] = ecs._event_lines("payment", row)  # type: ignore[arg-type]
+    assert line.message == message

@@ -17,6 +17,8 @@ BASELINE = Window(start=T0 - timedelta(hours=1), end=T0)
 LOGS, SPANS = "/api/v2/logs/events/search", "/api/v2/spans/events/search"
 METRICS, POINTS = "/api/v2/metrics", "/api/v2/query/timeseries"
 EVENTS, DEPENDENCIES = "/api/v2/events/search", "/api/v1/service_dependencies"
+COUNTS, RELATIONS, MONITORS = "/api/v2/logs/analytics/aggregate", "/api/v2/catalog/relation", "/api/v1/monitor"
+EVERYTHING = (LOGS, COUNTS, SPANS, METRICS, EVENTS, DEPENDENCIES, RELATIONS, MONITORS)
 
 Answer = Callable[[httpx.Request], httpx.Response]
 
@@ -110,25 +112,38 @@ async def test_logs_are_paged_and_normalised(datadog: Datadog) -> None:
     )
 
 
-async def test_an_endless_log_stops_at_the_budget_and_is_read_from_both_ends(datadog: Datadog) -> None:
-    def answer(request: httpx.Request) -> httpx.Response:
-        asked = body(request)
-        page = asked["page"]
-        assert isinstance(page, dict)
-        minutes = (0, 0) if asked["sort"] == "timestamp" else (0, 9)  # half of the newest was among the oldest
-        limit = int(str(page["limit"]))
-        rows = [log(str(asked["sort"]), at=T0 + timedelta(minutes=minutes[i % 2])) for i in range(limit)]
-        return httpx.Response(200, json={"data": rows, "meta": {"page": {"after": "more"}}})
+def begins(request: httpx.Request) -> datetime:
+    """Where the window of a search begins."""
+    wanted = body(request)["filter"]
+    assert isinstance(wanted, dict)
+    return datetime.fromisoformat(str(wanted["from"]))
 
-    datadog.answers[LOGS] = answer
+
+def half_each(request: httpx.Request) -> httpx.Response:
+    """As many rows as are asked for, half of them as the window begins, half nine minutes later; and a next page."""
+    asked = body(request)
+    page = asked["page"]
+    assert isinstance(page, dict)
+    minutes = (0, 0) if asked["sort"] == "timestamp" else (0, 9)
+    limit = int(str(page["limit"]))
+    rows = [log(str(asked["sort"]), at=begins(request) + timedelta(minutes=minutes[i % 2])) for i in range(limit)]
+    return httpx.Response(200, json={"data": rows, "meta": {"page": {"after": "more"}}})
+
+
+async def test_an_endless_log_stops_at_the_budget_and_is_read_beyond_its_onset(datadog: Datadog) -> None:
+    datadog.answers[LOGS] = half_each
     found = await datadog.collector().collect(scope())
     assert [line.message for line in found.logs].count("timestamp") == 1000
-    assert len(found.logs) == (1000 + 250 + 500) + (1000 + 500)
-    assert [q.truncated for q in found.queries if q.rows in (500, 1000)] == [True] * 5
+    # the rest of the incident is searched in two halves of less than nine minutes each: half of their rows lie outside
+    assert len(found.logs) == (1000 + 125 + 125 + 500) + (1000 + 500)
+    assert [q.truncated for q in found.queries if q.rows in (250, 500, 1000)] == [True] * 6
+    assert sum("125 rows were not understood" in gap.detail for gap in found.gaps) == 1
 
 
 async def test_a_search_that_timed_out_is_a_gap_and_its_rows_are_kept(datadog: Datadog) -> None:
-    datadog.answers[LOGS] = always(200, {"data": [log("x")], "meta": {"status": "timeout"}})
+    datadog.answers[LOGS] = lambda request: httpx.Response(
+        200, json={"data": [log("x", at=begins(request))], "meta": {"status": "timeout"}}
+    )
     found = await datadog.collector().collect(scope())
     assert len(found.logs) == 4
     assert {gap.reason for gap in found.gaps} >= {GapReason.TRUNCATED}
@@ -148,8 +163,13 @@ async def test_user_text_in_tags_is_quoted(datadog: Datadog) -> None:
     assert str(query["query"]).startswith('service:"pay\\" OR *:* \\\\" status:(')
 
 
-def points(series: list[dict[str, JsonValue]], values: list[list[float | None]]) -> dict[str, JsonValue]:
-    times: list[JsonValue] = [1734685200000 + 30000 * i for i in range(len(values[0]))]
+HALF_MINUTE = timedelta(seconds=30)
+
+
+def points(
+    series: list[dict[str, JsonValue]], values: list[list[float | None]], at: datetime = T0
+) -> dict[str, JsonValue]:
+    times: list[JsonValue] = [int(at.timestamp()) * 1000 + 30000 * i for i in range(len(values[0]))]
     rows: list[JsonValue] = [list(row) for row in values]
     heads: list[JsonValue] = list(series)
     return {"data": {"type": "timeseries_response", "attributes": {"series": heads, "times": times, "values": rows}}}
@@ -220,7 +240,7 @@ async def test_measuring_repeats_the_query_and_keeps_the_ref(datadog: Datadog) -
     collector = datadog.collector()
     found = await collector.collect(scope())
     refs = [series.ref for series in found.series]
-    datadog.answers[POINTS] = always(200, points([{"query_index": 1}], [[5.0]]))
+    datadog.answers[POINTS] = always(200, points([{"query_index": 1}], [[5.0]], at=INCIDENT.end + 2 * HALF_MINUTE))
     window = Window(start=INCIDENT.end + timedelta(seconds=10), end=INCIDENT.end + timedelta(seconds=130))
     [again] = await collector.measure(refs, window)
     assert (again.ref, again.values) == (refs[1], (5.0,))
@@ -285,7 +305,7 @@ async def test_a_missing_scope_is_a_gap_that_names_it(datadog: Datadog) -> None:
 
 
 async def test_nothing_readable_raises(datadog: Datadog) -> None:
-    for path in (LOGS, SPANS, METRICS, EVENTS, DEPENDENCIES):
+    for path in EVERYTHING:
         datadog.answers[path] = always(403)
     with pytest.raises(Forbidden):
         await datadog.collector().collect(scope())
@@ -335,9 +355,9 @@ async def test_a_server_that_stays_down_is_a_gap(datadog: Datadog) -> None:
 
 
 async def test_html_instead_of_json_is_a_gap_not_a_crash(datadog: Datadog) -> None:
-    for path in (LOGS, SPANS, METRICS, EVENTS, DEPENDENCIES):
+    for path in EVERYTHING:
         datadog.answers[path] = lambda _: httpx.Response(200, text="<html>login</html>")
-    with pytest.raises(CollectorError, match="no JSON object"):
+    with pytest.raises(CollectorError, match="no JSON"):
         await datadog.collector().collect(scope())
 
 

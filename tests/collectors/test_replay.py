@@ -50,7 +50,7 @@ async def test_what_was_written_is_replayed_within_the_windows(tmp_path: Path) -
     found = await collector.collect(scope())
     assert [line.message for line in found.logs] == ["in the incident", "한글"]
     assert found.logs[0].logger == "Cart#12"
-    assert collector.recorded_windows == (INCIDENT, (BASELINE,))
+    assert (collector.manifest.incident, collector.manifest.baseline) == (INCIDENT, (BASELINE,))
     [series] = found.series
     assert (series.ref, series.epoch_s, series.values) == (REF, (T0.timestamp(),), (2.0,))
     assert len(found.spans) == len(found.changes) == len(found.edges) == 1

@@ -16,7 +16,7 @@ from app.settings import Settings
 from app.wiring import assembled
 from collectors.base import Check, Collector, Scope, Series, SeriesRef, Telemetry, Window
 from graph import flow
-from graph.deps import Claim, ClaimedStep, Deps, Ledger, Patience, Snapshots, StepKey
+from graph.deps import Claim, ClaimedStep, Deps, Ledger, Patience, SnapshotKey, Snapshots, StepKey
 from graph.state import State, StepResult
 from tests.conftest import Worlds
 
@@ -137,13 +137,13 @@ class MortalSnapshots:
     def __init__(self, inner: Snapshots, point: str, reads: Path) -> None:
         self.inner, self.point, self.reads, self.stored = inner, point, reads, 0
 
-    async def get(self, incident_id: str, round_: int, source: str) -> tuple[Telemetry, str] | None:
+    async def get(self, key: SnapshotKey) -> tuple[Telemetry, str] | None:
         """As the real one."""
-        return await self.inner.get(incident_id, round_, source)
+        return await self.inner.get(key)
 
-    async def put(self, incident_id: str, round_: int, telemetry: Telemetry) -> str:
+    async def put(self, key: SnapshotKey, telemetry: Telemetry) -> str:
         """Store, say so, perhaps die."""
-        digest = await self.inner.put(incident_id, round_, telemetry)
+        digest = await self.inner.put(key, telemetry)
         self.stored += 1
         _write(self.reads, f"stored:{telemetry.source}")
         if self.point == f"collected:{self.stored}":

@@ -1,15 +1,9 @@
 """Prometheus Alertmanager itself, sending to our sender and to the product."""
 
 import asyncio
-import fcntl
-import os
-import re
-import shutil
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,7 +16,7 @@ from pydantic import SecretStr
 from app.intake.alertmanager import Alertmanager, Settings
 from app.intake.base import Directory, Incoming, Parsed, Unauthentic
 from graph.catalogue import Catalogue, Service
-from tests import processes
+from tests import debian, processes
 from tests.conftest import Worlds
 
 PACKAGE = "prometheus-alertmanager"
@@ -47,61 +41,10 @@ receivers:
 # --- the program ---
 
 
-@dataclass(frozen=True)
-class Program:
-    """How to run Alertmanager: ``command``, which sees ``root`` as /, with files below ``runs``."""
-
-    command: tuple[str, ...]
-    root: Path
-    runs: Path
-
-
 @pytest.fixture(scope="session")
-def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Program:
-    """Alertmanager as it is installed; else Debian's package, which is unpacked and not installed: it would make users
-    and start services. It looks for its files below /usr/share, so it gets a root directory of its own.
-    """
-    if installed := shutil.which(PACKAGE) or shutil.which("alertmanager"):
-        return Program((installed,), Path("/"), tmp_path_factory.mktemp("alertmanager"))
-    if missing := [tool for tool in ("apt-get", "dpkg-deb", "ldd", "chroot", "unshare") if not shutil.which(tool)]:
-        pytest.skip(f"there is no Alertmanager here, and no {missing[0]} to run Debian's with")
-    root = Path(request.config.cache.mkdir("alertmanager"))
-    with (root / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in parallel
-        if not (root / "runs").exists():
-            _unpack(root)
-    chroot = ("chroot",) if os.geteuid() == 0 else ("unshare", "--map-root-user", "chroot")
-    command = (*chroot, str(root), f"/usr/bin/{PACKAGE}")
-    _run([*command, "--version"], root, "cannot be run here")
-    return Program(command, root, root / "runs")
-
-
-def _unpack(root: Path) -> None:
-    """The package, and the libraries it is linked with."""
-    refresh = (
-        "apt-get update -q &&" if os.geteuid() == 0 and not any(Path("/var/lib/apt/lists").glob("*_Packages*")) else ""
-    )
-    _run(["sh", "-c", f"{refresh} apt-get download {PACKAGE}"], root, "cannot be downloaded")
-    package = next(root.glob("*.deb"))
-    _run(["dpkg-deb", "-x", package.name, "."], root, "cannot be unpacked")
-    package.unlink()
-    for library in re.findall(r"/\S+", _run(["ldd", f"usr/bin/{PACKAGE}"], root, "cannot be run here")):
-        copy = root / library[1:]
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(library, copy)
-    (root / "runs").mkdir()
-
-
-def _run(command: list[str], folder: Path, trouble: str) -> str:
-    try:
-        done = subprocess.run(
-            command, cwd=folder, timeout=120, capture_output=True, text=True, stdin=subprocess.DEVNULL
-        )
-    except subprocess.TimeoutExpired as error:
-        pytest.skip(f"Alertmanager {trouble}: {error}")
-    if done.returncode:
-        pytest.skip(f"Alertmanager {trouble}: {done.stderr[-300:]}")
-    return done.stdout
+def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> debian.Program:
+    """Alertmanager."""
+    return debian.program(PACKAGE, "alertmanager", request, tmp_path_factory)
 
 
 class Running:
@@ -127,27 +70,22 @@ Alertmanagers = Callable[..., Running]
 
 
 @pytest.fixture
-def alertmanagers(program: Program) -> Iterator[Alertmanagers]:
+def alertmanagers(program: debian.Program) -> Iterator[Alertmanagers]:
     """``alertmanagers(webhook_url)`` starts one; it ends with the test."""
     with ExitStack() as stack:
 
         def start(webhook: str, token: str = TOKEN) -> Running:
             folder = Path(stack.enter_context(TemporaryDirectory(dir=program.runs)))
             (folder / "config.yml").write_text(CONFIG.format(url=webhook, token=token))
-            inside, port = f"/{folder.relative_to(program.root)}", processes.free_port()
+            inside, port = program.inside(folder), processes.free_port()
+            url = f"http://127.0.0.1:{port}"
             options = {
                 "config.file": f"{inside}/config.yml",
                 "storage.path": f"{inside}/data",
                 "web.listen-address": f"127.0.0.1:{port}",
                 "cluster.listen-address": "",
             }
-            arguments = [*program.command, *(f"--{name}={value}" for name, value in options.items())]
-            log = stack.enter_context((folder / "log").open("wb"))
-            process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
-            stack.callback(process.wait, 10)
-            stack.callback(process.kill)
-            url = f"http://127.0.0.1:{port}"
-            processes.wait_until(lambda: processes.answers(f"{url}/-/ready"), "Alertmanager")
+            stack.enter_context(program.running(options, folder, f"{url}/-/ready"))
             return Running(url)
 
         yield start

@@ -14,6 +14,7 @@ from graph.llms.base import LlmError, Usage
 from graph.llms.openai import OpenAIAnalyst
 from graph.llms.openai_settings import Settings
 from graph.llms.rules import explain
+from graph.masking import Masker
 from graph.state import Evidence
 from tests.graph.llms import incidents
 
@@ -67,7 +68,7 @@ async def analyst() -> AsyncIterator[OpenAIAnalyst]:
     settings = Settings(
         api_key=SecretStr("sk-secret-of-the-test"), base_url="https://llm.test/v1", timeout_s=5, model="gpt-4o"
     )
-    analyst = OpenAIAnalyst(settings, httpx.AsyncClient())
+    analyst = OpenAIAnalyst(settings, Masker(b"k"), httpx.AsyncClient())
     yield analyst
     await analyst.aclose()
 
@@ -208,7 +209,7 @@ async def test_one_deadline_over_all_attempts() -> None:
 
     respx.post(URL).mock(side_effect=stall)
     settings = Settings(api_key=SecretStr("k"), base_url="https://llm.test/v1", timeout_s=0.05)
-    analyst = OpenAIAnalyst(settings, httpx.AsyncClient())
+    analyst = OpenAIAnalyst(settings, Masker(b"k"), httpx.AsyncClient())
     assert await failure(analyst) == "gpt-4o timed out after 0.05 s"
     await analyst.aclose()
 
@@ -275,7 +276,19 @@ async def test_secrets_are_masked_before_they_leave(analyst: OpenAIAnalyst) -> N
     sent = route.calls[0].request.content.decode()
     for secret in ("kim@", "hunter2", "hunter3", "s3cr3t", "abc.def", "AKIA"):
         assert secret not in sent
-    assert "[masked " in sent
+    for kind in ("email", "secret", "url-password", "authorization", "aws-key"):
+        assert f"[{kind}:" in sent
+
+
+@respx.mock
+async def test_nothing_is_sent_where_masking_fails() -> None:
+    route = respx.post(URL).respond(json=completion(CAUSE))
+    settings = Settings(api_key=SecretStr("sk-x"), base_url="https://llm.test/v1", timeout_s=5, model="gpt-4o")
+    analyst = OpenAIAnalyst(settings, Masker(b"k", within_s=-1.0), httpx.AsyncClient())
+    with pytest.raises(LlmError, match=r"gpt-4o was not asked: masking .* took over"):
+        await analyst.analyze(incidents.analysis(EVIDENCE, text="mail kim@example.com"))
+    await analyst.aclose()
+    assert not route.called
 
 
 @pytest.mark.parametrize(
@@ -293,7 +306,7 @@ async def test_what_an_answer_cost_is_told_also_of_a_useless_one(
 ) -> None:
     heard: list[Usage] = []
     settings = Settings(api_key=SecretStr("sk-x"), base_url="https://llm.test/v1", timeout_s=5, model="gpt-4o")
-    analyst = OpenAIAnalyst(settings, httpx.AsyncClient(), heard.append)
+    analyst = OpenAIAnalyst(settings, Masker(b"k"), httpx.AsyncClient(), heard.append)
     respx.post(URL).respond(json=completion("no JSON") | {"usage": used})
     await failure(analyst)
     await analyst.aclose()

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from collectors.base import Change, Level, LogLine, Series, SeriesRef, Span
+from collectors.base import Change, Level, LogLine, Series, SeriesRef, Span, template
 from graph.ranking import changes, logs, metrics, traces
 from graph.ranking.deviation import Deviation, gain, noisy_or, surely
 from graph.ranking.semantics import meaning
@@ -258,8 +258,8 @@ def test_an_ordinary_line_that_no_longer_comes_is_noticed_and_a_warning_is_not()
 
 
 def test_templates_mask_what_varies() -> None:
-    one = logs.template("order 4711 of user 550e8400-e29b-41d4-a716-446655440000 took 3.5 ms at 10.0.0.1:80 'x'")
-    two = logs.template("order 12 of user 123e4567-e89b-42d3-a456-426614174000 took 17 ms at 10.0.0.2:81 'yy'")
+    one = template("order 4711 of user 550e8400-e29b-41d4-a716-446655440000 took 3.5 ms at 10.0.0.1:80 'x'")
+    two = template("order 12 of user 123e4567-e89b-42d3-a456-426614174000 took 17 ms at 10.0.0.2:81 'yy'")
     assert one == two
 
 

@@ -1,0 +1,147 @@
+"""``autopilot doctor``: would everything that is configured work, and what is missing?"""
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import psycopg
+from pydantic import ValidationError
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from app.catalogue import AutopilotYaml, CatalogueError, load
+from app.clock import parse_clock
+from app.db import running_database
+from app.embedded_postgres import EmbeddedPostgresError
+from app.environment import mistakes
+from app.settings import Settings
+from app.wiring import WiringError, create_collectors, create_executors
+from collectors.base import Check
+from executors.base import Check as ExecutorCheck
+
+LONGEST_S = 60.0  # for one source; they are looked at side by side
+STYLES = {"ok": "green", "failed": "red", "skipped": "yellow"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check, and what it is of: database, catalogue, «collector datadog», …"""
+
+    of: str
+    check: Check
+
+
+class _Examined(Protocol):
+    """Collectors and executors, which know nothing of each other."""
+
+    async def check(self) -> Sequence[Check | ExecutorCheck]: ...
+
+    async def aclose(self) -> None: ...
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Every check there is, side by side. Nothing is changed anywhere."""
+    file, catalogue = _catalogue(settings)
+    clock, declared, resources = parse_clock(settings.clock), file.declared(), file.catalogue()
+    found = await asyncio.gather(
+        _database(settings),
+        _model(),
+        *(_of(f"collector {n}", partial(create_collectors, (n,), declared, clock)) for n in settings.collectors),
+        *(_of(f"executor {n}", partial(create_executors, (n,), resources, clock)) for n in settings.executors),
+    )
+    return [Finding("catalogue", catalogue), *(finding for group in found for finding in group)]
+
+
+def show(findings: Sequence[Finding], *, as_json: bool) -> None:
+    """A table for people, or JSON for programs."""
+    if as_json:
+        print(json.dumps([{"of": f.of, **f.check.model_dump()} for f in findings], indent=2))  # noqa: T201  its output
+        return
+    table = Table(show_lines=False)
+    for column in ("", "check", "", "what was seen, and what to do"):
+        table.add_column(column, overflow="fold")
+    previous = ""
+    for finding in findings:
+        check, style = finding.check, STYLES[finding.check.status]
+        told = escape(check.detail) + (f"\n[bold]{escape(check.mend)}[/bold]" if check.mend else "")
+        name = "" if finding.of == previous else finding.of
+        table.add_row(escape(name), escape(check.name), f"[{style}]{check.status}[/{style}]", told)
+        previous = finding.of
+    Console().print(table)
+    bad = sum(f.check.status == "failed" for f in findings)
+    Console().print(f"[red]{bad} to mend.[/red]" if bad else "[green]Nothing to mend.[/green]")
+
+
+def _catalogue(settings: Settings) -> tuple[AutopilotYaml, Check]:
+    try:
+        file = load(settings.config)
+    except CatalogueError as error:
+        return AutopilotYaml(), Check(name="autopilot.yaml", status="failed", detail=str(error))
+    if settings.config is None:
+        mend = "Set AUTOPILOT_CONFIG to your autopilot.yaml, so that neighbours and remedies are known."
+        return file, Check(name="autopilot.yaml", status="skipped", detail="not set", mend=mend)
+    return file, Check(name="autopilot.yaml", status="ok", detail=f"{len(file.services)} services")
+
+
+async def _of(name: str, create: Callable[[], Sequence[_Examined]]) -> list[Finding]:
+    try:
+        [examined] = create()
+    except WiringError as error:
+        return [Finding(name, Check(name="settings", status="failed", detail=str(error)))]
+    except ValidationError as error:
+        told = "; ".join(f"{variable}: {message}" for variable, message in mistakes(error))
+        return [Finding(name, Check(name="settings", status="failed", detail=told))]
+    try:
+        async with asyncio.timeout(LONGEST_S):
+            checks = await examined.check()
+    except TimeoutError:
+        checks = [Check(name="reachable", status="failed", detail=f"no answer within {LONGEST_S:g} s")]
+    finally:
+        await examined.aclose()
+    return [Finding(name, Check.model_validate(check.model_dump())) for check in checks]
+
+
+async def _database(settings: Settings) -> list[Finding]:
+    try:
+        version = await asyncio.to_thread(_server_version, settings)
+    except (psycopg.OperationalError, EmbeddedPostgresError) as error:
+        said = " ".join(str(error).split())
+        check = Check(name="reachable", status="failed", detail=said, mend="Check DATABASE_URL and the server.")
+    else:
+        where = "DATABASE_URL" if settings.database_url else f"embedded, in {settings.data_dir / 'pg'}"
+        check = Check(name="reachable", status="ok", detail=f"Postgres {version} ({where})")
+    return [Finding("database", check)]
+
+
+def _server_version(settings: Settings) -> str:
+    with running_database(settings) as url, psycopg.connect(url, connect_timeout=5) as connection:
+        return connection.info.parameter_status("server_version") or "of unknown version"
+
+
+async def _model() -> list[Finding]:
+    from graph.llms.openai_settings import Settings as ModelSettings
+
+    settings = ModelSettings()
+    if settings.api_key is None:
+        detail = "OPENAI_API_KEY is not set: the rules engine answers"
+        return [Finding("model", Check(name="credentials", status="skipped", detail=detail))]
+    from openai import APIConnectionError, APIStatusError, AsyncOpenAI
+
+    key, url = settings.api_key.get_secret_value(), settings.base_url
+    async with AsyncOpenAI(api_key=key, base_url=url, timeout=15.0, max_retries=0) as client:
+        try:
+            model = await client.models.retrieve(settings.model)
+        except APIStatusError as error:
+            detail = f"{url} answered {error.status_code} for {settings.model}"
+            check = Check(
+                name=settings.model, status="failed", detail=detail, mend="Check OPENAI_API_KEY, OPENAI_MODEL."
+            )
+        except APIConnectionError as error:
+            check = Check(name=settings.model, status="failed", detail=str(error), mend="Check OPENAI_BASE_URL.")
+        else:
+            check = Check(name=settings.model, status="ok", detail=f"{model.id} at {url}")
+    return [Finding("model", check)]

@@ -1,0 +1,246 @@
+"""Spans from Datadog: of the services in play, and whole traces of requests that failed."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from time import monotonic
+from typing import Literal
+
+from pydantic import AwareDatetime, BaseModel, Field, JsonValue, ValidationError
+
+from collectors._datadog_api import SPANS, TRACE, Dated, Names, Question, Search, Session, not_understood, text_of
+from collectors._jobs import Part
+from collectors.base import Change, CollectorError, GapReason, Refused, Scope, Span, Window, utc
+
+PROBLEM_ROWS, SAMPLE_ROWS = 300, 500  # of the alerted service; its neighbours share as many of theirs
+TRACES = 5  # read whole, of all services; Datadog allows 60 a minute to the whole organisation
+SPANS_PER_TRACE = 1000
+_PROBLEMS = "status:error"
+_PEER = ("peer.service", "peer.db.name", "out.host")
+_ERROR = ("error.type", "error.message")
+
+
+class _Span(Dated):
+    trace_id: str
+    span_id: str
+    parent_id: str | None = None
+    service: str | None = None
+    resource_name: str | None = None
+    start_timestamp: AwareDatetime
+    end_timestamp: AwareDatetime | None = None
+    host: str | None = None
+    type: str | None = None
+    status: str | None = None
+    tags: list[str] | None = None
+    custom: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @property
+    def at(self) -> datetime:
+        """When it began."""
+        return self.start_timestamp
+
+
+class _TraceSpan(BaseModel):
+    """A span of a whole trace. Times in nanoseconds, ids as unsigned numbers."""
+
+    span_id: int = Field(alias="spanID")
+    parent_id: int = Field(default=0, alias="parentID")
+    service: str
+    name: str = ""
+    resource: str = ""
+    start_ns: int = Field(alias="startTime", gt=0)
+    duration_ns: int = Field(alias="duration", ge=0)
+    error: int = 0
+    type: str = ""
+    meta: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class _TraceAttributes(BaseModel):
+    is_truncated: bool = False
+    spans: list[JsonValue] = Field(default_factory=list)
+
+
+class _TraceData(BaseModel):
+    attributes: _TraceAttributes
+
+
+class _Trace(BaseModel):
+    data: _TraceData
+
+
+@dataclass
+class Traces:
+    """Which traces were asked for: the jobs of a collection share their number."""
+
+    asked: set[str] = field(default_factory=set)
+
+    def chosen(self, failed: Iterable[Span]) -> Iterator[Span]:
+        """One failing span of each trace that is worth reading, those that differ most first."""
+        kinds: defaultdict[tuple[str, str, str], list[Span]] = defaultdict(list)
+        for span in failed:
+            kinds[span.component, span.operation, span.error].append(span)
+        for nth in range(TRACES):
+            for alike in kinds.values():
+                if nth < len(alike) and len(self.asked) < TRACES and alike[nth].trace_id not in self.asked:
+                    self.asked.add(alike[nth].trace_id)
+                    yield alike[nth]
+
+
+class SpanReader:
+    """Reads spans and traces."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def collect(self, scope: Scope, question: Question, names: Names, traces: Traces, part: Part) -> None:
+        """A job: failing spans, whole traces of some of them, then spans of all kinds, now and before."""
+        problems = f"{question.query} {_PROBLEMS}"
+        failing = await self._spans(problems, scope.incident, PROBLEM_ROWS, question, part, failed=True)
+        await self._traces(list(traces.chosen(span for span, _ in failing)), scope, names, part)
+        now = await self._spans(question.query, scope.incident, SAMPLE_ROWS, question, part)
+        for window in scope.baseline[:1]:
+            before = await self._spans(question.query, window, SAMPLE_ROWS, question, part)
+            part.keep(_new_versions(failing + now, before))
+
+    async def _spans(
+        self, query: str, window: Window, rows: int, question: Question, part: Part, *, failed: bool = False
+    ) -> list[tuple[Span, str]]:
+        """Spans and their versions. ``failed``: the query selects failed ones only; the rows may not say so."""
+        found: list[tuple[Span, str]] = []
+        known = {(span.trace_id, span.span_id) for span in part.spans}
+        async for row in self._session.search(Search(SPANS, query, window, rows), part, _Span):
+            target = question.target(row.service or "")
+            if target is not None:
+                span = _span(target.service, row, failed=failed)
+                found.append((span, _version(row)))
+                part.keep([span] if (span.trace_id, span.span_id) not in known else [])
+        return found
+
+    async def _traces(self, failed: Sequence[Span], scope: Scope, names: Names, part: Part) -> None:
+        missing = 0
+        for span in failed:
+            try:
+                await self._trace(span, scope, names, part)
+            except Refused:
+                missing += 1
+            except CollectorError as error:  # as will the next one
+                part.fail(error)
+                break
+        if missing:
+            part.gap(
+                GapReason.EMPTY,
+                f"{missing} of {len(failed)} traces of failing requests could not be read whole",
+                "keep traces with errors by a retention filter; the trace API is not open on every site",
+            )
+
+    async def _trace(self, failed: Span, scope: Scope, names: Names, part: Part) -> None:
+        started = monotonic()
+        attributes = (await self._session.read(part, TRACE, _Trace, of=failed.trace_id)).data.attributes
+        rows = [_trace_row(row) for row in attributes.spans]
+        sound = [row for row in rows if row is not None][:SPANS_PER_TRACE]
+        query = self._session.query(
+            TRACE, f"trace_id:{failed.trace_id}", scope.incident, started, len(rows), of=failed.trace_id
+        )
+        truncated = attributes.is_truncated or len(rows) > SPANS_PER_TRACE
+        part.queries.append(query.model_copy(update={"truncated": truncated}))
+        not_understood(part, sum(row is None for row in rows), query.text)
+        decimal = _decimal(failed.span_id, sound)
+        part.keep(_of_trace(failed.trace_id, row, names, decimal=decimal) for row in sound)
+
+
+# --- spans of a search --------------------------------------------------------------------------------------
+
+
+def _span(service: str, span: _Span, *, failed: bool) -> Span:
+    extra = span.custom
+    return Span(
+        component=service,
+        trace_id=span.trace_id,
+        span_id=span.span_id,
+        parent_id="" if span.parent_id in (None, "0") else span.parent_id or "",
+        operation=span.resource_name or text_of(extra, "operation_name"),
+        start_s=span.start_timestamp.timestamp(),
+        duration_ms=_duration_ms(span),
+        kind=_kind(text_of(extra, "span.kind"), span.type or ""),
+        peer=text_of(extra, *_PEER),
+        error=_error(span) or ("error" if failed else ""),
+        instance=span.host or "",
+    )
+
+
+def _duration_ms(span: _Span) -> float:
+    if span.end_timestamp:
+        return max((span.end_timestamp - span.start_timestamp).total_seconds() * 1000, 0.0)
+    duration_ns = span.custom.get("duration")
+    return max(float(duration_ns) / 1e6, 0.0) if isinstance(duration_ns, int | float) else 0.0
+
+
+def _kind(kind: str, span_type: str) -> Literal["server", "client", "internal"]:
+    if kind in ("server", "consumer") or (not kind and span_type == "web"):
+        return "server"
+    if kind in ("client", "producer") or (not kind and span_type in ("http", "sql", "db", "cache", "redis")):
+        return "client"
+    return "internal"
+
+
+def _error(span: _Span) -> str:
+    named = text_of(span.custom, *_ERROR)
+    flagged = span.status == "error" or span.custom.get("error") in (1, True)
+    return named or ("error" if flagged else "")
+
+
+def _version(span: _Span) -> str:
+    tagged = (tag.partition(":")[2] for tag in span.tags or () if tag.startswith("version:"))
+    return text_of(span.custom, "version") or next(tagged, "")
+
+
+def _new_versions(now: Sequence[tuple[Span, str]], before: Sequence[tuple[Span, str]]) -> Iterator[Change]:
+    """A version whose first spans came with the incident was deployed then, whether or not anybody told."""
+    known = {(span.component, version) for span, version in before}
+    versioned = {component for component, version in known if version}
+    first: dict[tuple[str, str], float] = {}
+    for span, version in now:
+        key = span.component, version
+        if version and span.component in versioned and key not in known:
+            first[key] = min(first.get(key, span.start_s), span.start_s)
+    for (component, version), at in first.items():
+        title = f"{component} {version} answers requests that an earlier version answered before"
+        yield Change(component=component, at=utc(at), kind="deploy", title=title, version=version)
+
+
+# --- spans of a whole trace ---------------------------------------------------------------------------------
+
+
+def _trace_row(row: JsonValue) -> _TraceSpan | None:
+    try:
+        return _TraceSpan.model_validate(row)
+    except ValidationError:
+        return None
+
+
+def _decimal(span_id: str, rows: Sequence[_TraceSpan]) -> bool:
+    """Whether the search wrote its ids as numbers; else they are 16 hexadecimal digits."""
+    return span_id.isdecimal() and int(span_id) in {row.span_id for row in rows}
+
+
+def _of_trace(trace_id: str, span: _TraceSpan, names: Names, *, decimal: bool) -> Span:
+    """The span, its ids written as those of the search: the same span must be the same."""
+    meta = span.meta
+
+    def written(number: int) -> str:
+        return str(number) if decimal else f"{number:016x}"
+
+    return Span(
+        component=names.ours(span.service),
+        trace_id=trace_id,
+        span_id=written(span.span_id),
+        parent_id=written(span.parent_id) if span.parent_id else "",
+        operation=span.resource or span.name,
+        start_s=span.start_ns / 1e9,
+        duration_ms=span.duration_ns / 1e6,
+        kind=_kind(text_of(meta, "span.kind"), span.type),
+        peer=names.ours(text_of(meta, *_PEER)),
+        error=(text_of(meta, *_ERROR) or "error") if span.error else "",
+        instance=text_of(meta, "host", "pod_name"),
+    )

@@ -1,0 +1,173 @@
+"""What Prometheus and Loki have in common: how they are reached, string literals, and the shape of an answer."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import isfinite
+from time import monotonic
+from typing import TypeVar
+
+import httpx
+from pydantic import BaseModel, Field, JsonValue, SecretStr, ValidationError
+
+from collectors._budget import SourceSettings
+from collectors._http import parsed
+from collectors._jobs import Part
+from collectors.base import CollectorError, GapReason, Query, Window
+
+MAX_COMPLAINT = 300  # characters of a warning that are kept
+_M = TypeVar("_M", bound=BaseModel)
+
+
+class FamilySettings(SourceSettings):
+    """Where such a source is, and the credentials it takes: a bearer token, or a user and a password, or none."""
+
+    url: str | None = Field(default=None, description="Base URL, without /api or /loki/api")
+    token: SecretStr | None = Field(default=None, description="Bearer token, if it wants one")
+    username: str | None = Field(default=None, description="User of basic authentication, with the password")
+    password: SecretStr | None = Field(default=None, description="Password of basic authentication")
+    org_id: str | None = Field(default=None, description="Tenant: sent as X-Scope-OrgID where there are several")
+
+
+def require(settings: FamilySettings, collector: str, below: str) -> None:
+    """Raises ValueError naming a missing setting. ``below``: the part of a path that the base URL must not have."""
+    prefix = collector.upper()
+    if not settings.url:
+        raise ValueError(f"The collector '{collector}' needs {prefix}_URL: its base URL, without {below}.")
+    if (settings.username is None) != (settings.password is None):
+        raise ValueError(f"The collector '{collector}' needs both {prefix}_USERNAME and {prefix}_PASSWORD, or none.")
+
+
+def client(
+    settings: FamilySettings, *, auth: httpx.Auth | None, transport: httpx.AsyncBaseTransport | None
+) -> httpx.AsyncClient:
+    """A client with the credentials of ``settings``; ``auth`` replaces user and password."""
+    headers = {"X-Scope-OrgID": settings.org_id} if settings.org_id else {}
+    if settings.token is not None:
+        headers["Authorization"] = f"Bearer {settings.token.get_secret_value()}"
+    if auth is None and settings.username is not None and settings.password is not None:
+        auth = httpx.BasicAuth(settings.username, settings.password.get_secret_value())
+    return httpx.AsyncClient(
+        base_url=settings.url or "",
+        headers=headers,
+        auth=auth,
+        timeout=httpx.Timeout(12.0, connect=3.0),
+        transport=transport,
+    )
+
+
+def literal(text: str) -> str:
+    """A string of PromQL or LogQL: both take Go's escapes, and JSON's are a part of them."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def matchers(declared: str, label: str, service: str) -> str:
+    """The catalogue's label matchers, with or without braces; without any, ``label="<service>"``."""
+    return declared.strip().removeprefix("{").removesuffix("}").strip(" ,") or f"{label}={literal(service)}"
+
+
+@dataclass
+class Asked:
+    """How much came of a question."""
+
+    rows: int = 0
+    truncated: bool = False
+
+
+@contextmanager
+def asked(part: Part, text: str, window: Window, link: str | None = None) -> Iterator[Asked]:
+    """Records the question with what came of it, also if that is an error."""
+    started, tally = monotonic(), Asked()
+    try:
+        yield tally
+    finally:
+        query = Query(
+            source=part.source,
+            text=text,
+            link=link,
+            start=window.start,
+            end=window.end,
+            took_ms=round((monotonic() - started) * 1000, 1),
+            rows=tally.rows,
+            truncated=tally.truncated,
+        )
+        part.queries.append(query)
+
+
+class _Answer(BaseModel):
+    status: str
+    data: JsonValue = None
+    error: str = ""
+    warnings: list[str] | None = None
+
+
+def data_of(part: Part, about: str, body: JsonValue) -> JsonValue:
+    """An answer's data; its warnings are gaps, as it may be partial. Raises CollectorError."""
+    answer = parsed(_Answer, body)
+    if answer.status != "success":
+        raise CollectorError(f"{about}: {answer.status}: {answer.error}"[:MAX_COMPLAINT])
+    for warning in dict.fromkeys(answer.warnings or ()):
+        part.gap(GapReason.TRUNCATED, f"{about}: {warning}"[:MAX_COMPLAINT])
+    return answer.data
+
+
+@dataclass(frozen=True)
+class Row:
+    """One series of an answer: its labels and its points, (epoch seconds, value), without NaN and infinity."""
+
+    labels: dict[str, str]
+    points: tuple[tuple[float, float], ...]
+
+
+class _RawRow(BaseModel):
+    metric: dict[str, str] = Field(default_factory=dict)
+    values: list[JsonValue] = Field(default_factory=list)
+    value: JsonValue = None
+
+
+class _RawRows(BaseModel):
+    result: list[JsonValue]
+
+
+def rows_of(part: Part, about: str, data: JsonValue) -> list[Row]:
+    """The series of a matrix or a vector; what is not understood is counted in a gap. Raises CollectorError."""
+    raw = list(readable(part, about, parsed(_RawRows, data).result, _RawRow))
+    rows, malformed = [], 0
+    for one in raw:
+        told = one.values if one.value is None else [one.value]
+        points = [_point(value) for value in told]
+        malformed += points.count(None)
+        rows.append(Row(one.metric, tuple(point for point in points if point and isfinite(point[1]))))
+    not_understood(part, about, malformed)
+    return rows
+
+
+def _point(value: JsonValue) -> tuple[float, float] | None:
+    """``[1700000000.0, "0.5"]``."""
+    if not (isinstance(value, list) and len(value) == 2):
+        return None
+    at, told = value
+    if isinstance(at, bool) or not isinstance(at, int | float) or not isinstance(told, str):
+        return None
+    try:
+        return float(at), float(told)
+    except ValueError:
+        return None
+
+
+def readable(part: Part, about: str, found: Sequence[JsonValue], model: type[_M]) -> Iterator[_M]:
+    """The rows that are as they should be; the others are counted in a gap."""
+    malformed = 0
+    for row in found:
+        try:
+            yield model.model_validate(row)
+        except ValidationError:
+            malformed += 1
+    not_understood(part, about, malformed)
+
+
+def not_understood(part: Part, about: str, count: int) -> None:
+    """Say how many rows were dropped, if any."""
+    if count:
+        part.gap(GapReason.FAILED, f"{count} rows were not understood: {about}")

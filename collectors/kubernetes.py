@@ -1,0 +1,908 @@
+"""Reads Kubernetes: events, the state of workloads and their pods, roll-outs and autoscaling.
+
+The account needs in each namespace ``list`` on ``events``, ``pods``, ``replicasets.apps``, ``controllerrevisions.apps``
+and ``horizontalpodautoscalers.autoscaling``, and ``get`` on ``deployments.apps``, ``statefulsets.apps`` and
+``daemonsets.apps``. Kubernetes keeps events for an hour, unless it was told otherwise.
+"""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from functools import partial
+from pathlib import Path
+from shlex import quote
+from time import monotonic
+from typing import Any, TypeVar, cast
+
+import httpx
+import yaml
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+from pydantic_core import from_json
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from collectors._budget import Budget, SourceSettings, env
+from collectors._http import COMPLAINT, MAX_ANSWER, checked, clock_check, parsed, pause_of
+from collectors._jobs import Job, Part, gather, on_thread
+from collectors._limits import limit_of
+from collectors.base import (
+    Change,
+    Check,
+    Clock,
+    CollectorError,
+    Declared,
+    Forbidden,
+    GapReason,
+    KubernetesWorkload,
+    Level,
+    LogLine,
+    NotFound,
+    Query,
+    RateLimited,
+    Refused,
+    Scope,
+    Series,
+    SeriesRef,
+    Status,
+    Telemetry,
+    TooMuch,
+    Unreachable,
+    Window,
+)
+
+SIDE_BY_SIDE = 4  # jobs at once; each request takes a thread
+PAGE = 500  # rows, as kubectl asks
+PAGES = 6  # of one list
+LOOK_BACK = timedelta(hours=24)  # how old a roll-out may be
+EVENTS_KEPT = timedelta(hours=1)  # by default
+CONNECT_S, READ_S = 3.0, 10.0
+MESSAGE_LENGTH = 2_000
+NAMED = 5  # containers in a status
+
+_KINDS = (("Deployment", "deployment"), ("StatefulSet", "stateful_set"), ("DaemonSet", "daemon_set"))
+_REVISIONS = {"Deployment": ("replicasets.apps", "replica_set")}
+_SERIOUS = re.compile(r"^(Fail|Back|OOM|Evict|Crash|Node|Preempt|System)|Failed|Error|Exceeded|Unhealthy|Killing")
+_SUFFIX = re.compile(r"(-(?=[a-z]*\d)[a-z0-9]{1,10}(-[a-z0-9]+)?|-[a-z0-9]{5}|-\d+)")
+"""What controllers put behind a workload's name: the template's hash (it has digits), five letters, a number."""
+
+
+class Settings(SourceSettings):
+    """``KUBERNETES_*``: how the cluster is reached."""
+
+    model_config = env("KUBERNETES_")
+
+    in_cluster: bool = Field(default=False, description="Use the service account of the pod this runs in")
+    kubeconfig: Path | None = Field(default=None, description="A kubeconfig file; empty: ~/.kube/config")
+    context: str = Field(default="", description="The kubeconfig's context; empty: its current one")
+
+
+def create(clock: Clock, declared: Declared) -> "KubernetesCollector":
+    """The collector of the cluster that the settings name. Raises ValueError naming a missing setting."""
+    settings = Settings()
+    if not (settings.in_cluster or settings.kubeconfig or settings.context):
+        raise ValueError(
+            "The collector 'kubernetes' needs KUBERNETES_KUBECONFIG: a kubeconfig file; or KUBERNETES_CONTEXT: a"
+            " context of ~/.kube/config; or KUBERNETES_IN_CLUSTER=true."
+        )
+    if settings.kubeconfig and not settings.kubeconfig.expanduser().is_file():
+        raise ValueError("The collector 'kubernetes' needs KUBERNETES_KUBECONFIG: there is no such file.")
+    return KubernetesCollector(clock, settings)
+
+
+# --- what Kubernetes answers ------------------------------------------------------------------------------------
+
+
+class _Object(BaseModel):
+    """Fields are in camel case; null stands for what is not there."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, value: object) -> object:
+        return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
+
+
+class _Owner(_Object):
+    uid: str = ""
+
+
+class _Meta(_Object):
+    name: str = ""
+    uid: str = ""
+    generation: int = 0
+    creation_timestamp: AwareDatetime | None = None
+    annotations: dict[str, str] = Field(default_factory=dict)
+    owner_references: list[_Owner] = Field(default_factory=list)
+
+
+class _ListMeta(_Object):
+    continue_: str = Field(default="", alias="continue")
+
+
+class _List(_Object):
+    metadata: _ListMeta = Field(default_factory=_ListMeta)
+    items: list[JsonValue] = Field(default_factory=list)
+
+
+class _Series(_Object):
+    count: int = 0
+    last_observed_time: AwareDatetime | None = None
+
+
+class _Involved(_Object):
+    kind: str = ""
+    name: str = ""
+
+
+class _Event(_Object):
+    metadata: _Meta = Field(default_factory=_Meta)
+    involved_object: _Involved
+    type: str = ""
+    reason: str = ""
+    message: str = ""
+    count: int = 0
+    series: _Series = Field(default_factory=_Series)
+    first_timestamp: AwareDatetime | None = None
+    last_timestamp: AwareDatetime | None = None
+    event_time: AwareDatetime | None = None
+
+    @property
+    def first(self) -> datetime | None:
+        """When it was seen first."""
+        return self.first_timestamp or self.event_time or self.metadata.creation_timestamp
+
+    @property
+    def last(self) -> datetime | None:
+        """When it was seen last; which field tells depends on the version that wrote it."""
+        return self.series.last_observed_time or self.last_timestamp or self.first
+
+    @property
+    def times(self) -> int:
+        """How often it was seen."""
+        return max(self.series.count, self.count, 1)
+
+
+class _Requirement(_Object):
+    key: str
+    operator: str
+    values: list[str] = Field(default_factory=list)
+
+
+class _Selector(_Object):
+    match_labels: dict[str, str] = Field(default_factory=dict)
+    match_expressions: list[_Requirement] = Field(default_factory=list)
+
+    def __str__(self) -> str:
+        """As the API takes it in a query."""
+        terms = [f"{key}={value}" for key, value in self.match_labels.items()]
+        return ",".join([*terms, *map(_term, self.match_expressions)])
+
+
+class _Container(_Object):
+    image: str = ""
+
+
+class _PodSpec(_Object):
+    containers: list[_Container] = Field(default_factory=list)
+
+
+class _Template(_Object):
+    spec: _PodSpec = Field(default_factory=_PodSpec)
+
+
+class _WorkloadSpec(_Object):
+    replicas: int = 1
+    selector: _Selector = Field(default_factory=_Selector)
+    template: _Template = Field(default_factory=_Template)
+    paused: bool = False
+
+
+class _Condition(_Object):
+    type: str = ""
+    status: str = ""
+    reason: str = ""
+    message: str = ""
+
+
+class _WorkloadStatus(_Object):
+    observed_generation: int = 0
+    ready_replicas: int = 0
+    updated_replicas: int = 0
+    desired_number_scheduled: int | None = None
+    number_ready: int = 0
+    updated_number_scheduled: int = 0
+    conditions: list[_Condition] = Field(default_factory=list)
+
+
+class _Workload(_Object):
+    metadata: _Meta
+    spec: _WorkloadSpec = Field(default_factory=_WorkloadSpec)
+    status: _WorkloadStatus = Field(default_factory=_WorkloadStatus)
+
+    @property
+    def replicas(self) -> tuple[int, int, int]:
+        """Desired, ready, updated; a DaemonSet has a name of its own for each."""
+        status = self.status
+        if status.desired_number_scheduled is not None:
+            return status.desired_number_scheduled, status.number_ready, status.updated_number_scheduled
+        return self.spec.replicas, status.ready_replicas, status.updated_replicas
+
+
+class _Terminated(_Object):
+    reason: str = ""
+    exit_code: int = 0
+    message: str = ""
+    finished_at: AwareDatetime | None = None
+
+
+class _Waiting(_Object):
+    reason: str = ""
+    message: str = ""
+
+
+class _State(_Object):
+    waiting: _Waiting | None = None
+    terminated: _Terminated | None = None
+
+
+class _ContainerStatus(_Object):
+    name: str = ""
+    restart_count: int = 0
+    state: _State = Field(default_factory=_State)
+    last_state: _State = Field(default_factory=_State)
+
+
+class _PodStatus(_Object):
+    phase: str = ""
+    conditions: list[_Condition] = Field(default_factory=list)
+    container_statuses: list[_ContainerStatus] = Field(default_factory=list)
+    init_container_statuses: list[_ContainerStatus] = Field(default_factory=list)
+
+    @property
+    def containers(self) -> list[_ContainerStatus]:
+        """Those that prepare the pod, too."""
+        return [*self.container_statuses, *self.init_container_statuses]
+
+
+class _Pod(_Object):
+    metadata: _Meta
+    status: _PodStatus = Field(default_factory=_PodStatus)
+
+
+class _Revision(_Object):
+    """A ReplicaSet, or a ControllerRevision: a pod template that was rolled out."""
+
+    metadata: _Meta
+    revision: int = 0
+    spec: _WorkloadSpec = Field(default_factory=_WorkloadSpec)
+    data: "_RevisionData | None" = None
+
+    @property
+    def number(self) -> str:
+        return self.metadata.annotations.get("deployment.kubernetes.io/revision", str(self.revision or ""))
+
+    @property
+    def images(self) -> list[str]:
+        spec = self.data.spec if self.data else self.spec
+        return [container.image for container in spec.template.spec.containers]
+
+
+class _RevisionData(_Object):
+    spec: _WorkloadSpec = Field(default_factory=_WorkloadSpec)
+
+
+class _ScaleTarget(_Object):
+    kind: str = ""
+    name: str = ""
+
+
+class _AutoscalerSpec(_Object):
+    scale_target_ref: _ScaleTarget
+    min_replicas: int = 1
+    max_replicas: int
+
+
+class _AutoscalerStatus(_Object):
+    current_replicas: int = 0
+    desired_replicas: int = 0
+    last_scale_time: AwareDatetime | None = None
+
+
+class _Autoscaler(_Object):
+    metadata: _Meta
+    spec: _AutoscalerSpec
+    status: _AutoscalerStatus = Field(default_factory=_AutoscalerStatus)
+
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+# --- requests ---------------------------------------------------------------------------------------------------
+
+
+class _Again(Unreachable):
+    """Worth one more try."""
+
+
+class _Paused(RateLimited):
+    """The API server asked to wait; the limiter waits before the next try."""
+
+
+class _Expired(CollectorError):
+    """The list's continue token is too old; ``token`` leads to the rest of a newer list."""
+
+    def __init__(self, detail: str, token: str) -> None:
+        super().__init__(detail)
+        self.token = token
+
+
+@dataclass(frozen=True)
+class _Read:
+    """One question: ``kubectl <verb> <resource> -n <namespace>``, and how the library asks it."""
+
+    verb: str
+    resource: str
+    namespace: str
+    api: str
+    method: str
+    arguments: Mapping[str, str]
+
+    @property
+    def command(self) -> str:
+        """The same question for a person's terminal."""
+        flags = {"name": " ", "field_selector": " --field-selector ", "label_selector": " -l "}
+        told = "".join(f"{flags[name]}{quote(value)}" for name, value in self.arguments.items() if value)
+        return f"kubectl get {self.resource} -n {quote(self.namespace)}{told}"
+
+    @property
+    def needs(self) -> str:
+        """The permission, as a Role names it."""
+        return f"let a Role allow the account to {self.verb} {self.resource} in the namespace {self.namespace}"
+
+
+class _Cluster:
+    """The API server, by the official client. It is synchronous and slow to import: both happen in threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._client: Any = None
+        self._turn = asyncio.Lock()
+        self.skew_s: float | None = None
+
+    async def json(self, part: Part, read: _Read, **paging: str | int) -> JsonValue:
+        """The answer. One more try after a lost connection, a 5xx, or the pause a 429 asks for.
+
+        Raises CollectorError.
+        """
+        client = await self._connected()
+        limit = limit_of(f"kubernetes:{client.configuration.host}", per_second=20.0, at_once=SIDE_BY_SIDE)
+        attempts = AsyncRetrying(
+            stop=stop_after_attempt(2),
+            wait=wait_random_exponential(multiplier=0.2, max=1.0),
+            retry=retry_if_exception_type((_Again, _Paused)),
+            reraise=True,
+        )
+        async for attempt in attempts:
+            with attempt:
+                async with limit.turn(read.command, part.budget.left_s):
+                    part.budget.call()
+                    try:
+                        content, headers = await asyncio.to_thread(_content, client, read, paging)
+                    except _Answered as error:
+                        limit.close(_pause_s(error))
+                        raise _refusal(error, read) from None
+                part.answered = True
+                self.skew_s = skew_s(headers)
+                part.budget.receive(len(content))
+                return await on_thread(_json, content, read)
+        raise AssertionError("unreachable: the last attempt answers or raises")
+
+    async def _connected(self) -> Any:
+        async with self._turn:
+            if self._client is None:
+                self._client = await asyncio.to_thread(connect, self._settings)
+            return self._client
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            self._client.rest_client.pool_manager.clear()
+            self._client.close()
+
+
+class _Answered(Exception):
+    """The API server refused."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: str) -> None:
+        self.status, self.headers, self.body = status, httpx.Headers(dict(headers)), body
+
+
+def connect(settings: Settings) -> Any:
+    """The official client for the cluster that the settings name. Raises CollectorError."""
+    from kubernetes import client, config  # type: ignore[import-untyped]
+    from urllib3 import Retry
+
+    configuration = client.Configuration()
+    # neither repeats a request by itself nor follows it elsewhere
+    configuration.retries = Retry(total=0, raise_on_redirect=False)
+    try:
+        if settings.in_cluster:
+            config.load_incluster_config(client_configuration=configuration)
+        else:
+            config.load_kube_config(
+                config_file=str(settings.kubeconfig.expanduser()) if settings.kubeconfig else None,
+                context=settings.context or None,
+                client_configuration=configuration,
+                persist_config=False,
+            )
+    except (config.ConfigException, OSError, ValueError, yaml.YAMLError) as error:
+        told = f"no way to the cluster: {type(error).__name__}: {error}"[:COMPLAINT]
+        raise CollectorError(told, "check KUBERNETES_KUBECONFIG, KUBERNETES_CONTEXT, KUBERNETES_IN_CLUSTER") from None
+    return client.ApiClient(configuration)
+
+
+def _content(client: Any, read: _Read, paging: Mapping[str, str | int]) -> tuple[bytes, Mapping[str, str]]:
+    """The answer's bytes, at most MAX_ANSWER, and its headers. Raises CollectorError, _Answered."""
+    from kubernetes import client as library
+    from urllib3.exceptions import HTTPError
+
+    method = getattr(getattr(library, read.api)(client), read.method)
+    options = {"_preload_content": False, "_request_timeout": (CONNECT_S, READ_S)}
+    try:
+        response = method(namespace=read.namespace, **read.arguments, **paging, **options)
+        with closing(response):
+            return _bounded(response.stream(65_536), read), response.headers
+    except library.ApiException as error:
+        raise _Answered(error.status or 0, error.headers or {}, error.body or str(error.reason)) from None
+    except (HTTPError, OSError, ValueError) as error:
+        told = f"{read.command}: {type(error).__name__}"
+        raise _Again(told, "check the cluster's address, its certificate and the network") from None
+
+
+def _bounded(chunks: Iterable[bytes], read: _Read) -> bytes:
+    content, give_up = bytearray(), monotonic() + READ_S
+    for chunk in chunks:
+        content += chunk
+        if len(content) > MAX_ANSWER:
+            raise TooMuch(f"{read.command}: one answer is larger than {MAX_ANSWER:,} bytes")
+        if monotonic() > give_up:
+            raise _Again(f"{read.command}: the answer takes longer than {READ_S:g} s", "check the network")
+    return bytes(content)
+
+
+def _json(content: bytes, read: _Read) -> JsonValue:
+    try:
+        return cast("JsonValue", from_json(content))
+    except ValueError:
+        raise CollectorError(f"{read.command}: the answer is no JSON", "check the cluster's address") from None
+
+
+def _pause_s(error: _Answered) -> float:
+    return (pause_of(error.headers) or 1.0) if error.status == 429 else 0.0
+
+
+def _refusal(error: _Answered, read: _Read) -> CollectorError:
+    """What a refusal means."""
+    said = f"{read.command}: Kubernetes answered {error.status}"
+    told = f"{said}: {_failure(error.body).message}"[:COMPLAINT]
+    match error.status:
+        case 401:
+            return Forbidden(said, "renew the credentials of the kubeconfig's context, or of the service account")
+        case 403:
+            return Forbidden(told, read.needs)
+        case 404:
+            return NotFound(told)
+        case 410:
+            return _Expired(said, _failure(error.body).metadata.continue_)
+        case 429:
+            return _Paused(said, "try again later")
+        case 0:
+            return Unreachable(told, "check the cluster's address and its certificate")
+        case status if status >= 500:
+            return _Again(said, "try again later; if it stays so, look at the API server")
+    return Refused(told)
+
+
+class _Failure(_Object):
+    message: str = ""
+    metadata: _ListMeta = Field(default_factory=_ListMeta)
+
+
+def _failure(body: str) -> _Failure:
+    try:
+        return _Failure.model_validate_json(body)
+    except ValidationError:
+        return _Failure()
+
+
+def skew_s(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the API server's clock is ahead of ours, if it told the time."""
+    try:
+        theirs = parsedate_to_datetime(headers.get("date", ""))
+    except ValueError:
+        return None
+    return (theirs - datetime.now(UTC)).total_seconds() if theirs.tzinfo else None
+
+
+# --- the collector ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Look:
+    """At one workload, for one incident."""
+
+    scope: Scope
+    service: str
+    at: KubernetesWorkload
+    part: Part
+
+
+class KubernetesCollector:
+    """One cluster, read-only."""
+
+    name = "kubernetes"
+    timeout_s = 20.0
+
+    def __init__(self, clock: Clock, settings: Settings) -> None:
+        """``settings`` say how the cluster is reached; it is, at the first question."""
+        self._clock, self._settings = clock, settings
+        self._cluster = _Cluster(settings)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._cluster.aclose()
+
+    async def collect(self, scope: Scope) -> Telemetry:
+        """Workloads, pods, roll-outs and autoscalers of every target, and their namespaces' events.
+
+        Raises CollectorError.
+        """
+        budget = Budget(self.name, self._settings, scope.within_s)
+        return await gather(self._jobs(scope), side_by_side=SIDE_BY_SIDE, budget=budget, scope=scope)
+
+    async def measure(self, refs: Sequence[SeriesRef], window: Window) -> list[Series]:
+        """There are no metrics here."""
+        return []
+
+    async def check(self) -> list[Check]:
+        """Whether the cluster answers and each permission is there, told for the namespace ``default``."""
+
+        async def reads(read: _Read, part: Part) -> str:
+            with suppress(NotFound):  # the permission is there, the object need not be
+                await self._cluster.json(part, read)
+            return read.command
+
+        asked = {f"{read.verb} {read.resource}": partial(reads, read) for read in _every_read("default")}
+        found = await asyncio.gather(*(checked(self.name, self._settings, n, ask) for n, ask in asked.items()))
+        return [*found, clock_check(self._cluster.skew_s)]
+
+    # --- jobs ---
+
+    def _jobs(self, scope: Scope) -> Iterator[tuple[str, Job]]:
+        known = [(t.service, t.kubernetes) for t in scope.targets if t.kubernetes]
+        seen: set[str] = set()
+        for service, at in known:
+            yield f"workload {at.namespace}/{at.workload}", partial(self._workload, scope, service, at)
+            if at.namespace not in seen:
+                seen.add(at.namespace)
+                here = {other.workload: name for name, other in known if other.namespace == at.namespace}
+                yield f"events of {at.namespace}", partial(self._events, scope, at.namespace, here)
+
+    async def _events(self, scope: Scope, namespace: str, services: Mapping[str, str], part: Part) -> None:
+        """``services`` by workload. Warnings first: there are far fewer of them."""
+        windows, kept = (scope.incident, *scope.baseline), 0
+        for kind in ("type=Warning", "type!=Warning"):
+            read = _listing("events", namespace, "CoreV1Api", "event", field_selector=kind)
+            for event in await self._rows(read, scope, part, _Event):
+                service = _owner(event.involved_object, services)
+                lines = list(_event_lines(service, event, windows)) if service else []
+                kept += len(lines)
+                part.logs.extend(lines)
+        if not kept and self._clock.now() - scope.incident.start > EVENTS_KEPT:
+            told = f"no event of {', '.join(services)} in {namespace}; Kubernetes keeps them for an hour by default"
+            part.gap(GapReason.EMPTY, told, "collect events elsewhere, or raise the API server's --event-ttl")
+
+    async def _workload(self, scope: Scope, service: str, at: KubernetesWorkload, part: Part) -> None:
+        look = _Look(scope, service, at, part)
+        kind, workload = await self._found(look)
+        part.keep(_replica_statuses(service, kind, workload, self._clock.now()))
+        selector = str(workload.spec.selector)
+        if not selector:  # it would select every pod of the namespace
+            raise CollectorError(f"{kind} {look.at.namespace}/{look.at.workload} has no selector")
+        reads: list[Awaitable[None]] = [
+            self._pods(look, selector),
+            self._rollouts(look, kind, workload, selector),
+            self._autoscalers(look, kind),
+        ]
+        for outcome in await asyncio.gather(*reads, return_exceptions=True):
+            if isinstance(outcome, CollectorError):
+                part.fail(outcome)
+            elif isinstance(outcome, BaseException):
+                raise outcome
+
+    async def _found(self, look: _Look) -> tuple[str, _Workload]:
+        """The workload, whatever its kind. Raises CollectorError."""
+        for kind, method in _KINDS:
+            started = monotonic()
+            read = _getting(look.at.namespace, look.at.workload, kind, method)
+            try:
+                workload = parsed(_Workload, await self._cluster.json(look.part, read))
+            except NotFound:
+                look.part.queries.append(self._query(read, look.scope, started, 0))
+                continue
+            look.part.queries.append(self._query(read, look.scope, started, 1))
+            return kind, workload
+        raise NotFound(
+            f"{look.at.namespace} has no Deployment, StatefulSet or DaemonSet {look.at.workload}",
+            f"correct kubernetes.namespace and kubernetes.workload of {look.service} in the catalogue",
+        )
+
+    async def _pods(self, look: _Look, selector: str) -> None:
+        read = _listing("pods", look.at.namespace, "CoreV1Api", "pod", label_selector=selector)
+        pods = await self._rows(read, look.scope, look.part, _Pod)
+        windows = (look.scope.incident, *look.scope.baseline)
+        look.part.logs.extend(line for pod in pods for line in _ended(look.service, pod, windows))
+        look.part.keep(_pod_statuses(look.service, pods, look.scope.incident, self._clock.now()))
+
+    async def _rollouts(self, look: _Look, kind: str, workload: _Workload, selector: str) -> None:
+        resource, what = _REVISIONS.get(kind, ("controllerrevisions.apps", "controller_revision"))
+        read = _listing(resource, look.at.namespace, "AppsV1Api", what, label_selector=selector)
+        found = await self._rows(read, look.scope, look.part, _Revision)
+        mine = [r for r in found if any(o.uid == workload.metadata.uid for o in r.metadata.owner_references)]
+        window = Window(start=look.scope.incident.start - LOOK_BACK, end=look.scope.incident.end)
+        look.part.keep(_rolled_out(look.service, look.at, mine, window))
+
+    async def _autoscalers(self, look: _Look, kind: str) -> None:
+        read = _listing(
+            "horizontalpodautoscalers.autoscaling", look.at.namespace, "AutoscalingV2Api", "horizontal_pod_autoscaler"
+        )
+        for scaler in await self._rows(read, look.scope, look.part, _Autoscaler):
+            if scaler.spec.scale_target_ref == _ScaleTarget(kind=kind, name=look.at.workload):
+                look.part.keep(_scaling(look, scaler, self._clock.now()))
+
+    # --- requests ---
+
+    async def _rows(self, read: _Read, scope: Scope, part: Part, model: type[_M]) -> list[_M]:
+        """The list, page by page. Raises CollectorError if not even one page was read."""
+        started, items, token = monotonic(), list[JsonValue](), ""
+        for number in range(PAGES):
+            paging: dict[str, str | int] = {"limit": PAGE, **({"_continue": token} if token else {})}
+            try:
+                page = parsed(_List, await self._cluster.json(part, read, **paging))
+            except _Expired as error:
+                # what is left of the list has changed meanwhile, which is no matter here
+                part.fail(_Expired(f"{read.command}: the list changed while it was read", ""))
+                token = error.token
+                if not token:
+                    break
+                continue
+            except CollectorError as error:
+                if number == 0:
+                    raise
+                part.fail(error)
+                break
+            items += page.items
+            token = page.metadata.continue_
+            if not token:
+                break
+        found = list(_understood(model, items))
+        part.queries.append(self._query(read, scope, started, len(items), truncated=bool(token)))
+        if len(found) < len(items):
+            part.gap(GapReason.FAILED, f"{len(items) - len(found)} rows were not understood: {read.command}")
+        if token:
+            part.gap(GapReason.TRUNCATED, f"only the first {len(items):,} rows were read: {read.command}")
+        return found
+
+    def _query(self, read: _Read, scope: Scope, started: float, rows: int, *, truncated: bool = False) -> Query:
+        return Query(
+            source=self.name,
+            text=read.command,
+            start=scope.incident.start,
+            end=scope.incident.end,
+            took_ms=round((monotonic() - started) * 1000, 1),
+            rows=rows,
+            truncated=truncated,
+        )
+
+
+# --- what is asked ------------------------------------------------------------------------------------------------
+
+
+def _listing(resource: str, namespace: str, api: str, what: str, **selectors: str) -> _Read:
+    return _Read("list", resource, namespace, api, f"list_namespaced_{what}", selectors)
+
+
+def _getting(namespace: str, name: str, kind: str, method: str) -> _Read:
+    return _Read("get", f"{kind.lower()}s.apps", namespace, "AppsV1Api", f"read_namespaced_{method}", {"name": name})
+
+
+def _every_read(namespace: str) -> Iterator[_Read]:
+    """One of each permission."""
+    yield _listing("events", namespace, "CoreV1Api", "event")
+    yield _listing("pods", namespace, "CoreV1Api", "pod")
+    yield _listing("replicasets.apps", namespace, "AppsV1Api", "replica_set")
+    yield _listing("controllerrevisions.apps", namespace, "AppsV1Api", "controller_revision")
+    yield _listing("horizontalpodautoscalers.autoscaling", namespace, "AutoscalingV2Api", "horizontal_pod_autoscaler")
+    for kind, method in _KINDS:
+        yield _getting(namespace, "none", kind, method)
+
+
+def _term(requirement: _Requirement) -> str:
+    key, values = requirement.key, f"({','.join(requirement.values)})"
+    terms = {"In": f"{key} in {values}", "NotIn": f"{key} notin {values}", "DoesNotExist": f"!{key}"}
+    return terms.get(requirement.operator, key)
+
+
+def _understood(model: type[_M], rows: Iterable[JsonValue]) -> Iterator[_M]:
+    for row in rows:
+        with suppress(ValidationError):
+            yield model.model_validate(row)
+
+
+def _owner(involved: _Involved, services: Mapping[str, str]) -> str:
+    """The service whose workload, or one of its pods, an event is about; the longest name wins."""
+    for workload in sorted(services, key=len, reverse=True):
+        rest = involved.name.removeprefix(workload)
+        if involved.name.startswith(workload) and (not rest or _belongs(involved.kind, rest)):
+            return services[workload]
+    return ""
+
+
+def _belongs(kind: str, rest: str) -> bool:
+    if kind == "HorizontalPodAutoscaler":
+        return rest == "-hpa"
+    return kind in ("Pod", "ReplicaSet", "Job", "ControllerRevision") and bool(_SUFFIX.fullmatch(rest))
+
+
+# --- rows to telemetry --------------------------------------------------------------------------------------------
+
+
+def _within(at: datetime | None, windows: Iterable[Window]) -> bool:
+    return at is not None and any(window.start <= at < window.end for window in windows)
+
+
+def _event_lines(service: str, event: _Event, windows: Sequence[Window]) -> Iterator[LogLine]:
+    """An event seen several times is told when it was seen first, and for all other times when it was seen last."""
+    first, last, times = event.first, event.last, event.times
+    moments = [(first, 1), (last, times - 1)] if times > 1 and first != last else [(last, times)]
+    for at, count in moments:
+        if at and _within(at, windows):
+            yield LogLine(
+                component=service,
+                at=at,
+                level=_level(event),
+                message=f"{event.reason}: {event.message}"[:MESSAGE_LENGTH],
+                logger="kubernetes.events",
+                instance=event.involved_object.name,
+                count=count,
+            )
+
+
+def _level(event: _Event) -> Level:
+    if event.type != "Warning":
+        return "info"
+    return "error" if _SERIOUS.search(event.reason) else "warning"
+
+
+def _replica_statuses(service: str, kind: str, workload: _Workload, now: datetime) -> Iterator[Status]:
+    desired, ready, updated = workload.replicas
+    detail = f"{kind} {workload.metadata.name}{_rollout_state(workload)}"
+    for name, observed in (("ready_replicas", ready), ("updated_replicas", updated)):
+        yield Status(
+            component=service,
+            name=f"kubernetes.{name}",
+            at=now,
+            observed=observed,
+            expected=desired,
+            detail=detail[:MESSAGE_LENGTH],
+        )
+
+
+def _rollout_state(workload: _Workload) -> str:
+    told = [f"{c.reason}: {c.message}" for c in workload.status.conditions if c.status == "False" and c.reason]
+    if workload.status.observed_generation < workload.metadata.generation:
+        told.insert(0, "its latest change is not acted on yet")
+    if workload.spec.paused:
+        told.insert(0, "paused")
+    return f" ({'; '.join(told)})" if told else ""
+
+
+def _ended(service: str, pod: _Pod, windows: Sequence[Window]) -> Iterator[LogLine]:
+    """Containers that ended within the windows; Kubernetes remembers the last time of each."""
+    for container in pod.status.containers:
+        for state in (container.last_state.terminated, container.state.terminated):
+            if state and state.finished_at and _within(state.finished_at, windows):
+                yield LogLine(
+                    component=service,
+                    at=state.finished_at,
+                    level="error" if state.exit_code else "info",
+                    message=_terminated(container.name, state)[:MESSAGE_LENGTH],
+                    logger="kubernetes.pods",
+                    instance=pod.metadata.name,
+                )
+
+
+def _terminated(container: str, state: _Terminated) -> str:
+    said = f": {state.message.strip()}" if state.message.strip() else ""
+    return f"container {container} terminated: {state.reason or 'unknown'}, exit code {state.exit_code}{said}"
+
+
+def _pod_statuses(service: str, pods: Sequence[_Pod], incident: Window, now: datetime) -> Iterator[Status]:
+    restarted = [
+        f"{pod.metadata.name}/{_terminated(c.name, last)}"
+        for pod in pods
+        for c in pod.status.containers
+        if (last := c.last_state.terminated) and _within(last.finished_at, (incident,))
+    ]
+    failing = [told for pod in pods if (told := _failing(pod))]
+    total = sum(c.restart_count for pod in pods for c in pod.status.containers)
+    yield _count(service, "container_restarts", restarted, now, f"in the incident's window; {total} restarts in all")
+    yield _count(service, "failed_pods", failing, now, f"of {len(pods)} pods")
+
+
+def _count(service: str, name: str, found: Sequence[str], now: datetime, among: str) -> Status:
+    """How many there are where there should be none, and the first few by name."""
+    named = "; ".join([among, *found[:NAMED]])[:MESSAGE_LENGTH]
+    return Status(component=service, name=f"kubernetes.{name}", at=now, observed=len(found), expected=0, detail=named)
+
+
+def _failing(pod: _Pod) -> str:
+    """Why a pod does not run; empty: it does, or is just starting."""
+    starting = ("ContainerCreating", "PodInitializing", "")
+    for container in pod.status.containers:
+        waiting = container.state.waiting
+        if waiting and waiting.reason not in starting:
+            return f"{pod.metadata.name}/{container.name}: {waiting.reason} {waiting.message}".strip()
+    for condition in pod.status.conditions:
+        if condition.reason == "Unschedulable":
+            return f"{pod.metadata.name}: Unschedulable {condition.message}".strip()
+    return f"{pod.metadata.name}: Failed" if pod.status.phase == "Failed" else ""
+
+
+def _rolled_out(
+    service: str, at: KubernetesWorkload, revisions: Sequence[_Revision], window: Window
+) -> Iterator[Change]:
+    """A new template is a roll-out, at the time it was made."""
+    dated = [(r.metadata.creation_timestamp, r) for r in revisions if r.metadata.creation_timestamp]
+    dated.sort(key=lambda d: d[0])
+    for position, (created, revision) in enumerate(dated):
+        if window.start <= created < window.end:
+            same = position > 0 and dated[position - 1][1].images == revision.images
+            cause = revision.metadata.annotations.get("kubernetes.io/change-cause", "")
+            told = [f"rolled out {at.workload}", f"revision {revision.number}" if revision.number else "", cause]
+            told += ["the same image: its settings changed, or it was restarted" if same else ""]
+            yield Change(
+                component=service,
+                at=created,
+                kind="deploy",
+                title="; ".join(t for t in told if t)[:300],
+                version=", ".join(revision.images)[:300],
+            )
+
+
+def _scaling(look: _Look, scaler: _Autoscaler, now: datetime) -> Iterator[Status | Change]:
+    status, spec = scaler.status, scaler.spec
+    limits = f"{scaler.metadata.name}: {spec.min_replicas} to {spec.max_replicas} replicas"
+    at_limit = "; it is at its maximum" if status.desired_replicas >= spec.max_replicas else ""
+    yield Status(
+        component=look.service,
+        name="kubernetes.autoscaled_replicas",
+        at=now,
+        observed=status.current_replicas,
+        expected=status.desired_replicas,
+        detail=f"{limits}, {status.desired_replicas} wanted{at_limit}",
+    )
+    scaled_at = status.last_scale_time
+    if scaled_at and look.scope.incident.start - LOOK_BACK <= scaled_at < look.scope.incident.end:
+        yield Change(
+            component=look.service,
+            at=scaled_at,
+            kind="scaling",
+            title=f"autoscaled by {limits}, {status.desired_replicas} wanted{at_limit}",
+            author="HorizontalPodAutoscaler",
+        )

@@ -1,0 +1,524 @@
+"""Reads Grafana Loki: how many lines of which level there were, and the lines that tell most.
+
+A service's streams are those with the catalogue's ``loki`` matchers, without any ``service_name="<name>"``, the label
+that Loki itself gives. Levels are told by the label ``detected_level`` or ``level``; where there is neither, words
+like «error» in the line tell problems from the rest.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from math import ceil
+from urllib.parse import urlencode
+
+import httpx
+from pydantic import BaseModel, Field, JsonValue
+from pydantic_core import from_json
+
+from collectors._budget import Budget, env
+from collectors._http import Api, Params, checked, clock_check, parsed
+from collectors._jobs import Job, Part, gather
+from collectors._prometheus_family import (
+    FamilySettings,
+    Row,
+    asked,
+    client,
+    data_of,
+    literal,
+    matchers,
+    not_understood,
+    readable,
+    require,
+    rows_of,
+)
+from collectors._windows import joined, whole_periods
+from collectors.base import (
+    Check,
+    Clock,
+    CollectorError,
+    Declared,
+    GapReason,
+    Level,
+    LogLine,
+    Refused,
+    Scope,
+    Series,
+    SeriesRef,
+    Target,
+    Telemetry,
+    Window,
+    level_of,
+    utc,
+)
+
+SIDE_BY_SIDE = 6  # jobs at once
+AT_ONCE = 6  # requests
+PER_SECOND = 20.0
+COUNT_S = 60  # lines are counted by the minute, when measured again too
+MAX_POINTS = 1400  # per series; Loki refuses 11,000
+MAX_LEVELS = 12
+PAGE = 1000  # lines; Loki gives 5000 at most unless told otherwise
+PROBLEMS = 2000  # lines per service of the incident, from its start
+LATEST_PROBLEMS = 500  # of an incident that has more
+USUAL_PROBLEMS = 1000  # of the time before
+SAMPLE_SLICES, SAMPLE_PER_SLICE = 5, 100  # of the other lines: some of each fifth of a window
+MAX_MESSAGE = 8000  # characters of a line
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_PROBLEM_LEVELS = "(?i)(warn|err|crit|fatal|alert|emerg|panic|severe).*"
+_PROBLEM_WORDS = "(?i)(error|exception|fatal|panic|timeout|timed out|refused|denied)"
+_LEVEL_NUMBERS: dict[str, Level] = {"20": "debug", "30": "info", "40": "warning", "50": "error", "60": "critical"}
+_LEVEL_FIELDS = ("detected_level", "level", "severity", "severity_text", "log.level", "levelname", "lvl")
+_SAID_LEVEL = re.compile(
+    r"\blevel=\"?(?P<logfmt>\w+)|\b(?P<word>TRACE|DEBUG|INFO|WARN(?:ING)?|ERROR|FATAL|CRITICAL|SEVERE|PANIC)\b"
+)
+_LIMITS = {
+    "max_query_length": ("query time range exceeds", "query length"),
+    "max_query_series": ("maximum of series", "maximum number of series"),
+    "max_entries_limit_per_query": ("max entries limit",),
+}
+
+
+class Settings(FamilySettings):
+    """``LOKI_*``: where it is and credentials; and where people read logs, for links."""
+
+    model_config = env("LOKI_")
+
+    grafana_url: str | None = Field(default=None, description="Grafana's base URL: links open its Explore page")
+    grafana_datasource: str = Field(default="loki", description="UID of Loki's data source in Grafana")
+
+
+def create(clock: Clock, declared: Declared) -> "LokiCollector":
+    """The collector of the server that the settings name. Raises ValueError naming a missing setting."""
+    settings = Settings()
+    require(settings, "loki", "/loki/api")
+    return LokiCollector(clock, settings)
+
+
+# --- what Loki answers --------------------------------------------------------------------------------------
+
+
+class _Stream(BaseModel):
+    stream: dict[str, str] = Field(default_factory=dict)
+    values: list[JsonValue]
+
+
+class _Streams(BaseModel):
+    result: list[JsonValue]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A line with the nanosecond it bears, and all that is known of it by name: labels, metadata, parsed fields."""
+
+    ns: int
+    text: str
+    labels: tuple[tuple[str, str], ...]
+
+
+@dataclass
+class _Search:
+    """Which lines, from which end, and how far it has come."""
+
+    query: str
+    window: Window
+    budget: int
+    newest_first: bool = False
+    untold: Level = "error"  # the level of a line that tells none: problems are what is looked for
+    after: "_Search | None" = None  # has read the lines before these
+    start_ns: int = 0
+    end_ns: int = 0
+    rows: int = 0
+    more: bool = True
+    skipped: bool = False
+    edge: set[_Entry] = field(default_factory=set)  # lines of the nanosecond at which the next page begins
+
+    def __post_init__(self) -> None:
+        self.start_ns, self.end_ns = _ns(self.window.start), _ns(self.window.end)
+        if self.after is not None:
+            self.start_ns = self.after.start_ns
+
+    @property
+    def limit(self) -> int:
+        """Lines of the next page, those that will be met again not counted."""
+        return min(PAGE, self.budget - self.rows + len(self.edge))
+
+    def take(self, page: Sequence[_Entry], is_full: bool) -> list[_Entry]:
+        """The page's new lines in order; moves on to the next page."""
+        known = self.edge | self.after.edge if self.after else self.edge
+        new = [entry for entry in dict.fromkeys(page) if entry not in known]
+        new.sort(key=lambda entry: entry.ns, reverse=self.newest_first)
+        self.rows += len(new)
+        self.more = is_full
+        if new:
+            last = new[-1].ns
+            self.edge = {entry for entry in page if entry.ns == last}
+            self._move_to(last)
+        elif is_full:  # more lines of one nanosecond than a page holds
+            self.edge, self.skipped = set(), True
+            self._move_to(self.end_ns - 2 if self.newest_first else self.start_ns + 1)
+        return new
+
+    def _move_to(self, ns: int) -> None:
+        if self.newest_first:
+            self.end_ns = ns + 1
+        else:
+            self.start_ns = ns
+
+
+class LokiCollector:
+    """One Loki, read-only."""
+
+    name = "loki"
+    timeout_s = 20.0
+
+    def __init__(self, clock: Clock, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        """``transport`` replaces the network. ``settings`` must hold the URL."""
+        self._clock, self._settings = clock, settings
+        self._api = Api(
+            "Loki",
+            client(settings, auth=None, transport=transport),
+            base_setting="LOKI_URL",
+            per_second=PER_SECOND,
+            at_once=AT_ONCE,
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._api.aclose()
+
+    async def collect(self, scope: Scope) -> Telemetry:
+        """Counts by level, then lines, of every target: problems before the rest. Raises CollectorError."""
+        budget = Budget(self.name, self._settings, scope.within_s)
+        return await gather(self._jobs(scope), side_by_side=SIDE_BY_SIDE, budget=budget, scope=scope)
+
+    async def measure(self, refs: Sequence[SeriesRef], window: Window) -> list[Series]:
+        """The refs' counts over another window; no line is 0. Raises CollectorError if none could be read."""
+        part = Part(self.name, "measure", Budget(self.name, self._settings))
+        found: list[Series] = []
+        for ref in refs:
+            if ref.source == self.name:
+                try:
+                    rows = await self._counts(part, ref.query, window)
+                except CollectorError as error:
+                    part.fail(error)
+                else:
+                    found.append(_filled(ref, dict(rows[0].points) if rows else {}, self._minutes(window)))
+        if part.failures and not found:
+            raise part.failures[0]
+        return [series for series in found if series.epoch_s]
+
+    # --- jobs ---
+
+    def _jobs(self, scope: Scope) -> Iterator[tuple[str, Job]]:
+        for target in scope.targets:
+            yield f"logs of {target.service}", partial(self._logs, scope, target)
+
+    async def _logs(self, scope: Scope, target: Target, part: Part) -> None:
+        label = await self._volume(scope, target, part)
+        if label is None:
+            return
+        streams = _selector(target)
+        problems, others = f"{streams} {_problems(label)}", f"{streams} {_others(label)}"
+        onset = _Search(problems, scope.incident, PROBLEMS)
+        await self._lines(target, onset, part)
+        if onset.more:  # the onset tells most; after it, how it is now
+            latest = _Search(problems, scope.incident, LATEST_PROBLEMS, newest_first=True, after=onset)
+            await self._lines(target, latest, part)
+        await self._sample(target, others, scope.incident, part)
+        for window in scope.baseline[:1]:
+            await self._lines(target, _Search(problems, window, USUAL_PROBLEMS), part)
+            await self._sample(target, others, window, part)
+
+    async def _volume(self, scope: Scope, target: Target, part: Part) -> str | None:
+        """Counts by level. Gives the label that tells the level, "" if there is none; None if there are no lines."""
+        windows = joined((scope.incident, *scope.baseline))
+        read = [(window, await self._by_level(target, window, part)) for window in windows]
+        rows = [row for _, found in read for row in found]
+        if not rows:
+            part.gap(
+                GapReason.EMPTY,
+                f"{target.service}: no line in {_selector(target)}",
+                f'set loki of {target.service} in the catalogue to its label matchers, e.g. app="{target.service}"',
+            )
+            return None
+        label = next((name for name in ("detected_level", "level") if any(_told(row, name) for row in rows)), "")
+        if label:
+            read += await self._other_days(scope, target, part)
+        else:  # what has no level has to be counted by its words
+            read = [(window, await self._by_words(target, window, part)) for window in windows]
+        part.keep(self._series(target, label, read))
+        return label
+
+    async def _other_days(self, scope: Scope, target: Target, part: Part) -> list[tuple[Window, list[Row]]]:
+        """The alerted service's counts of the same hours of other days; logs are often not kept that long."""
+        try:
+            return [(w, await self._by_level(target, w, part)) for w in scope.seasonal if target.hops == 0]
+        except CollectorError as error:
+            part.fail(error)
+            return []
+
+    async def _by_level(self, target: Target, window: Window, part: Part) -> list[Row]:
+        query = f"sum by (detected_level, level) (count_over_time({_selector(target)} [{COUNT_S}s]))"
+        return await self._counts(part, query, window)
+
+    async def _by_words(self, target: Target, window: Window, part: Part) -> list[Row]:
+        """Lines with words of trouble. There are other lines, so that none of these is 0 and not unknown."""
+        rows = await self._counts(part, _count_ref(target, "", "").query, window)
+        return rows or [Row({}, ())]
+
+    def _series(self, target: Target, label: str, read: Sequence[tuple[Window, Sequence[Row]]]) -> list[Series]:
+        """One series for each level; a minute without such lines is 0, in a window that has lines at all."""
+        counts: dict[str, Counter[float]] = {}
+        minutes: set[float] = set()
+        for window, rows in read:
+            for row in rows:
+                counts.setdefault(row.labels.get(label, ""), Counter()).update(dict(row.points))
+            minutes.update(self._minutes(window) if rows else ())
+        most = sorted(counts, key=lambda level: (-counts[level].total(), level))[:MAX_LEVELS]
+        filled = (_filled(_count_ref(target, label, level), counts[level], minutes) for level in most)
+        return [series for series in filled if series.epoch_s]
+
+    async def _sample(self, target: Target, query: str, window: Window, part: Part) -> None:
+        """Some lines of each part of the window."""
+        length = (window.end - window.start) / SAMPLE_SLICES
+        for index in range(SAMPLE_SLICES):
+            start = window.start + index * length
+            part_of_it = Window(start=start, end=start + length)
+            await self._lines(target, _Search(query, part_of_it, SAMPLE_PER_SLICE, untold="info"), part)
+
+    async def _lines(self, target: Target, search: _Search, part: Part) -> None:
+        """Keep the lines, page by page, until the budget of rows is used up."""
+        with asked(part, search.query, search.window, self._link(search.query, search.window)) as tally:
+            while search.more and search.rows < search.budget and search.start_ns < search.end_ns:
+                limit = search.limit
+                page, size = await self._page(search, limit, part)
+                new = search.take(page, size >= limit)
+                tally.rows, tally.truncated = search.rows, search.more
+                await part.keep_logs(_log_line(target.service, entry, search.untold) for entry in new)
+        if search.skipped:
+            part.gap(GapReason.TRUNCATED, f"more than {PAGE} lines of one moment were not all read: {search.query}")
+
+    # --- requests ---
+
+    async def _page(self, search: _Search, limit: int, part: Part) -> tuple[list[_Entry], int]:
+        """The page's lines that are understood, and how many there were."""
+        params: Params = {
+            "query": search.query,
+            "start": str(search.start_ns),
+            "end": str(search.end_ns),
+            "limit": limit,
+            "direction": "backward" if search.newest_first else "forward",
+        }
+        found = parsed(_Streams, await self._ask(part, search.query, params)).result
+        streams = list(readable(part, search.query, found, _Stream))
+        entries = [_entry(stream, value) for stream in streams for value in stream.values]
+        inside = [e for e in entries if e and search.start_ns <= e.ns < search.end_ns]
+        not_understood(part, search.query, len(entries) - len(inside))
+        return inside, len(entries)
+
+    def _minutes(self, window: Window) -> list[float]:
+        """The minutes that are counted, as epoch seconds of their beginning."""
+        end = min(window.end, self._clock.now())
+        if end <= window.start:
+            return []
+        step_s = COUNT_S * ceil((window.end - window.start).total_seconds() / MAX_POINTS / COUNT_S)
+        whole = whole_periods(Window(start=window.start, end=end), step_s)
+        return [float(at) for at in range(int(whole.start.timestamp()), int(whole.end.timestamp()), step_s)]
+
+    async def _counts(self, part: Part, query: str, window: Window) -> list[Row]:
+        """Counts by the minute that begins at each point; Loki's own points are at its end. Raises CollectorError."""
+        minutes = self._minutes(window)
+        if not minutes:
+            return []
+        step_s = minutes[1] - minutes[0] if len(minutes) > 1 else float(COUNT_S)
+        params: Params = {
+            "query": query,
+            "start": f"{(minutes[0] + COUNT_S) * 1e9:.0f}",
+            "end": f"{(minutes[-1] + COUNT_S) * 1e9:.0f}",
+            "step": f"{step_s:.0f}s",
+        }
+        known = set(minutes)
+        with asked(part, query, window, self._link(query, window)) as tally:
+            found = rows_of(part, query, await self._ask(part, query, params))
+            rows = [Row(row.labels, tuple((at - COUNT_S, value) for at, value in row.points)) for row in found]
+            tally.rows = sum(len(row.points) for row in rows)
+        kept = [Row(row.labels, tuple(point for point in row.points if point[0] in known)) for row in rows]
+        return [row for row in kept if row.points]
+
+    async def _ask(self, part: Part, query: str, params: Params) -> JsonValue:
+        headers = {"X-Loki-Response-Encoding-Flags": "categorize-labels"}  # else metadata makes a stream of each line
+        try:
+            body = await self._api.json(
+                part, "/loki/api/v1/query_range", needs=self._needs(), params=params, headers=headers
+            )
+        except Refused as error:
+            raise Refused(f"{query}: {error.detail}"[:1000], _mend(error.detail)) from None
+        return data_of(part, query, body)
+
+    def _needs(self) -> str:
+        tenant = "" if self._settings.org_id else "LOKI_ORG_ID (a Loki with tenants answers 401 without it), or "
+        return f"set {tenant}LOKI_TOKEN, or LOKI_USERNAME and LOKI_PASSWORD"
+
+    def _link(self, query: str, window: Window) -> str | None:
+        """Grafana's Explore page."""
+        if not self._settings.grafana_url:
+            return None
+        pane = {
+            "datasource": self._settings.grafana_datasource,
+            "queries": [{"refId": "A", "expr": query}],
+            "range": {"from": str(_ns(window.start) // 1_000_000), "to": str(_ns(window.end) // 1_000_000)},
+        }
+        args = {"schemaVersion": 1, "panes": json.dumps({"a": pane}, separators=(",", ":"))}
+        return f"{self._settings.grafana_url.rstrip('/')}/explore?{urlencode(args)}"
+
+    # --- doctor ---
+
+    async def check(self) -> list[Check]:
+        """See collectors.base.Collector."""
+        look = partial(checked, self.name, self._settings)
+        now = self._clock.now()
+        window = Window(start=now - timedelta(minutes=5), end=now)
+        labels: list[str] = []
+
+        async def reach(part: Part) -> str:
+            params: Params = {"start": str(_ns(window.start)), "end": str(_ns(window.end))}
+            body = await self._api.json(part, "/loki/api/v1/labels", needs=self._needs(), params=params)
+            data = data_of(part, "labels", body)
+            labels.extend(one for one in (data if isinstance(data, list) else []) if isinstance(one, str))
+            return f"{len(labels)} labels"
+
+        async def sample(part: Part) -> str:
+            label = next((one for one in ("service_name", "app", "job") if one in labels), labels[0])
+            query = f'sum(count_over_time({{{label}=~".+"}} [{COUNT_S}s]))'
+            rows = await self._counts(part, query, window)
+            return f"{query}: {rows[0].points[-1][1]:g}" if rows else f"{query}: nothing"
+
+        checks = [await look("reachable", reach)]
+        if labels:
+            checks.append(await look("sample query", sample))
+        elif checks[0].status == "ok":
+            checks.append(Check(name="sample query", status="skipped", detail="no logs in the last five minutes"))
+        return [*checks, clock_check(self._api.skew_s)]
+
+
+# --- queries ------------------------------------------------------------------------------------------------
+
+
+def _selector(target: Target) -> str:
+    return f"{{{matchers(target.loki, 'service_name', target.service)}}}"
+
+
+def _problems(label: str) -> str:
+    return f"| {label}=~{literal(_PROBLEM_LEVELS)}" if label else f"|~ {literal(_PROBLEM_WORDS)}"
+
+
+def _others(label: str) -> str:
+    return f"| {label}!~{literal(_PROBLEM_LEVELS)}" if label else f"!~ {literal(_PROBLEM_WORDS)}"
+
+
+def _count_ref(target: Target, label: str, level: str) -> SeriesRef:
+    """How to count the lines of that level again; without a label those with words of trouble."""
+    condition = f"| {label}={literal(level)}" if label else _problems("")
+    return SeriesRef(
+        source="loki",
+        component=target.service,
+        metric=f"log_lines_{level[:40] or 'without_level'}" if label else "log_lines_error",
+        statistic="sum",
+        unit="lines/min",
+        query=f"sum(count_over_time({_selector(target)} {condition} [{COUNT_S}s]))",
+    )
+
+
+def _told(row: Row, label: str) -> bool:
+    return row.labels.get(label, "") not in ("", "unknown")
+
+
+def _mend(detail: str) -> str:
+    """Which of Loki's limits it was."""
+    for setting, complaints in _LIMITS.items():
+        if any(complaint in detail for complaint in complaints):
+            return f"raise {setting} in Loki's limits_config, or narrow loki of the service in the catalogue"
+    return ""
+
+
+def _ns(moment: datetime) -> int:
+    """Epoch nanoseconds, exactly: a float has no room for them."""
+    return (moment - EPOCH) // timedelta(microseconds=1) * 1000
+
+
+# --- rows to telemetry --------------------------------------------------------------------------------------
+
+
+def _filled(ref: SeriesRef, counts: Mapping[float, float], minutes: Iterable[float]) -> Series:
+    epoch_s = tuple(sorted(minutes))
+    return Series(ref=ref, epoch_s=epoch_s, values=tuple(float(counts.get(at, 0.0)) for at in epoch_s))
+
+
+def _entry(stream: _Stream, value: JsonValue) -> _Entry | None:
+    """``["1700000000000000000", "line"]``; a third element is what is known of this line alone."""
+    if not isinstance(value, list) or len(value) < 2:
+        return None
+    at, text, *more = value
+    if not isinstance(text, str) or not isinstance(at, str) or not re.fullmatch(r"\d{1,19}", at, re.ASCII):
+        return None
+    metadata = _flat(more[0]) if more and isinstance(more[0], dict) else {}
+    return _Entry(int(at), text, tuple(sorted((stream.stream | metadata).items())))
+
+
+def _flat(fields: Mapping[str, JsonValue]) -> dict[str, str]:
+    """Structured metadata and parsed labels, which come side by side or in an object of their own; nested names
+    are joined by a point.
+    """
+    found: dict[str, str] = {}
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            inner = "" if name in ("structuredMetadata", "parsed") else f"{name}."
+            found |= {f"{inner}{key}": str(one) for key, one in value.items() if isinstance(one, str | int | float)}
+        elif isinstance(value, str | int | float):
+            found[name] = str(value)
+    return found
+
+
+def _log_line(service: str, entry: _Entry, untold: Level) -> LogLine:
+    known = dict(entry.labels)
+    told = {**_json_fields(entry.text), **known}
+    return LogLine(
+        component=service,
+        at=utc(entry.ns / 1e9),
+        level=_level(told, entry.text, untold),
+        message=_first(told, "message", "msg")[:MAX_MESSAGE] or entry.text[:MAX_MESSAGE],
+        logger=_first(told, "logger", "logger_name", "log.logger", "scope_name"),
+        instance=_first(
+            told, "pod", "k8s_pod_name", "service_instance_id", "instance", "hostname", "host", "container"
+        ),
+        trace_id=_first(told, "trace_id", "traceId", "traceID", "trace.id"),
+        span_id=_first(told, "span_id", "spanId", "spanID", "span.id"),
+    )
+
+
+def _json_fields(text: str) -> dict[str, str]:
+    if not text.startswith("{"):
+        return {}
+    try:
+        fields = from_json(text)
+    except ValueError:
+        return {}
+    return _flat(fields) if isinstance(fields, dict) else {}
+
+
+def _first(known: Mapping[str, str], *names: str) -> str:
+    return next((known[name] for name in names if known.get(name)), "")
+
+
+def _level(known: Mapping[str, str], text: str, untold: Level) -> Level:
+    """As labels or fields tell it; else as the line says it; else ``untold``."""
+    told = (known.get(name, "") for name in _LEVEL_FIELDS)
+    word = next((word for word in told if word not in ("", "unknown")), "")
+    if not word and (said := _SAID_LEVEL.search(text[:MAX_MESSAGE])):
+        word = said["logfmt"] or said["word"]
+    return _LEVEL_NUMBERS.get(word) or (level_of(word) if word else untold)

@@ -1,0 +1,183 @@
+"""SlackAlert and ContextCollector: what is looked at, for how long, and what is said of the rest."""
+
+import asyncio
+from datetime import timedelta
+from functools import partial
+
+import pytest
+
+from collectors.base import Document, Forbidden, GapReason, Scope, Telemetry, Unreachable
+from collectors.replay import Bundle, Manifest, ReplayCollector
+from graph.catalogue import Catalogue, Service
+from graph.windows import Windows, recorded_windows, standard_windows
+from tests.graph.sources import ALERT, NOON, Clock, Source, calls, collect, deps, errors
+
+
+def nothing(scope: Scope, name: str = "quiet") -> Telemetry:
+    return Telemetry(source=name)
+
+
+def hanging(scope: Scope) -> Telemetry:
+    raise AssertionError("it never answers")
+
+
+# --- what is looked at ---
+
+
+async def test_neighbours_of_the_catalogue_and_of_earlier_traces_are_looked_at_nearest_first() -> None:
+    catalogue = Catalogue(
+        services={
+            "web": Service(depends_on=("shop",)),
+            "shop": Service(depends_on=("db", "cache")),
+            "db": Service(tier=1),
+            "cache": Service(tier=2),
+            "elsewhere": Service(),
+        }
+    )
+    source = Source("quiet", nothing)
+    observed = calls(("shop", "payment"), ("payment", "bank.example.com"), ("shop", "stripe.com"))
+    state = await collect(deps([source], catalogue=catalogue, observed_edges=observed))
+    [scope] = source.scopes
+    # what only is called and is in no catalogue cannot be asked about
+    assert [(t.service, t.hops) for t in scope.targets] == [
+        ("shop", 0),
+        ("db", 1),
+        ("cache", 1),
+        ("payment", 1),
+        ("web", 1),
+    ]
+    assert ("shop", "payment", "traces") in [(e.caller, e.callee, e.source) for e in scope.edges]
+    assert scope.symptom.title == "errors"
+    assert state["scope"].targets == scope.targets
+
+
+async def test_neighbours_beyond_the_bound_are_told_and_can_be_asked_for() -> None:
+    many = {f"s{n:02}": Service() for n in range(20)}
+    catalogue = Catalogue(services={"shop": Service(depends_on=tuple(many)), **many})
+    source = Source("quiet", nothing)
+    state = await collect(deps([source], catalogue=catalogue))
+    assert len(source.scopes[0].targets) == 16
+    [gap] = [g for g in state["evidence"].gaps if "neighbours" in g.detail]
+    assert gap.detail.startswith("5 neighbours were not looked at: s15, s16")
+    await collect(deps([source], catalogue=catalogue), hints=("have a look at s17, please.",))
+    assert [t.service for t in source.scopes[1].targets][-1] == "s17"
+    assert "s17" not in source.scopes[1].left_out
+
+
+def test_the_same_hours_yesterday_and_last_week_are_windows_too() -> None:
+    windows = standard_windows(ALERT, Clock().now())
+    assert (windows.incident.start, windows.incident.end) == (NOON - timedelta(minutes=10), NOON + timedelta(minutes=5))
+    assert windows.baseline[0].end == windows.incident.start
+    assert [w.start for w in windows.seasonal] == [
+        windows.incident.start - timedelta(days=1),
+        windows.incident.start - timedelta(days=7),
+    ]
+
+
+# --- widening ---
+
+
+@pytest.mark.parametrize("minutes_ago", [11, 40])  # at the window's edge; and so old that the baseline has it too
+async def test_trouble_older_than_the_window_is_looked_for_further_back_once(minutes_ago: int) -> None:
+    began = NOON - timedelta(minutes=minutes_ago)
+    source = Source("meter", partial(errors, since=began, source="meter"))
+    # a source that fails the second time is taken as it was seen the first time
+    first_only = Source("tired", lambda s: fail_later(s, source))
+    state = await collect(deps([source, first_only]))
+    first, second = source.scopes
+    assert second.incident.start == first.incident.start - timedelta(minutes=50)
+    assert second.incident.end == first.incident.end
+    evidence = state["evidence"]
+    assert evidence.looked_at is not None
+    assert evidence.looked_at.incident == second.incident
+    assert {f.component: f.at for f in evidence.findings if f.kind == "metric"}["shop"] == began
+    assert "runbook" in [d.title for d in evidence.documents]
+
+
+def fail_later(scope: Scope, other: Source) -> Telemetry:
+    if len(other.scopes) > 1:
+        raise Unreachable("gone")
+    return Telemetry(source="tired", documents=(Document(title="runbook", text="restart it"),))
+
+
+async def test_trouble_inside_the_window_is_looked_at_once() -> None:
+    source = Source("meter", partial(errors, since=NOON - timedelta(minutes=3), source="meter"))
+    await collect(deps([source]))
+    assert len(source.scopes) == 1
+
+
+async def test_no_time_for_a_second_look_is_a_gap() -> None:
+    source = Source("meter", partial(errors, since=NOON - timedelta(minutes=40), source="meter"))
+    state = await collect(deps([source], collect_s=2.0))
+    assert len(source.scopes) == 1
+    [gap] = state["evidence"].gaps
+    assert (gap.reason, gap.mend) == (
+        GapReason.TIMEOUT,
+        "raise AUTOPILOT_COLLECT_S, or ask for a re-analysis",
+    )
+
+
+async def test_a_recording_has_no_earlier_windows() -> None:
+    windows = standard_windows(ALERT, Clock().now())
+    manifest = Manifest(title="t", recorded_from="r", incident=windows.incident, baseline=windows.baseline)
+    began = errors(scope_of(windows), since=NOON - timedelta(minutes=40), source="replay")
+    replay = ReplayCollector(Bundle(manifest=manifest, alert={}, series=began.series))
+    fixed = recorded_windows(Windows(windows.incident, windows.baseline))
+    state = await collect(deps([replay], windows=fixed))
+    assert state["evidence"].looked_at is not None
+    assert state["evidence"].looked_at.incident == windows.incident
+
+
+def scope_of(windows: Windows) -> Scope:
+    return Scope(service="shop", occurred_at=NOON, incident=windows.incident, baseline=windows.baseline, targets=())
+
+
+# --- bounds, and what is missing ---
+
+
+async def test_all_sources_are_read_at_once_and_a_hanging_one_costs_the_bound_only() -> None:
+    loop = asyncio.get_running_loop()
+    sources = [Source(f"s{n}", partial(nothing, name=f"s{n}"), after_s=0.3) for n in range(8)]
+    stuck = Source("stuck", hanging, after_s=3600)
+    began = loop.time()
+    state = await collect(deps([*sources, stuck], collect_s=1.0))
+    assert loop.time() - began < 8 * 0.3  # one after the other would take that and the bound
+    [gap] = state["evidence"].gaps
+    assert (gap.source, gap.reason) == ("stuck", GapReason.TIMEOUT)
+    assert "autopilot doctor" in gap.mend
+    assert all(s.scopes[0].within_s < 1.0 for s in sources)
+
+
+async def test_if_no_source_can_be_read_the_analysis_goes_on_with_the_gaps() -> None:
+    def refused(scope: Scope) -> Telemetry:
+        raise Forbidden("403", "give the key the scope logs_read_data")
+
+    def broken(scope: Scope) -> Telemetry:
+        raise KeyError("a defect")
+
+    state = await collect(deps([Source("datadog", refused), Source("aws", broken)]))
+    evidence = state["evidence"]
+    assert evidence.suspects == ()
+    assert [(g.source, g.reason, g.mend) for g in evidence.gaps] == [
+        ("datadog", GapReason.FORBIDDEN, "give the key the scope logs_read_data"),
+        ("aws", GapReason.FAILED, ""),
+    ]
+
+
+async def test_a_source_that_was_read_before_a_crash_is_not_read_again() -> None:
+    source = Source("meter", partial(errors, since=NOON - timedelta(minutes=40), source="meter"))
+    same = deps([source])
+    first = await collect(same)
+    again = await collect(same)
+    assert len(source.scopes) == 2  # the look and the wider one, once each
+    assert again["evidence"] == first["evidence"]
+
+
+async def test_secrets_do_not_reach_the_evidence() -> None:
+    def leaking(scope: Scope) -> Telemetry:
+        raise Forbidden("401 for user kim@example.com, password=hunter2hunter2")
+
+    state = await collect(deps([Source("datadog", leaking)]))
+    told = state["evidence"].model_dump_json()
+    assert "kim@example.com" not in told
+    assert "hunter2hunter2" not in told
