@@ -22,6 +22,13 @@ DEFAULT_ROLES: dict[Risk, Role] = {
 }
 
 
+SHAPES = {
+    "tuple_type": "this is a list: [one, two]",
+    **dict.fromkeys(("dict_type", "model_type", "mapping_type"), "this is a mapping: {name: value}, or {} for nothing"),
+}
+"""What YAML calls the types that pydantic names after Python."""
+
+
 class CatalogueError(Exception):
     """``autopilot.yaml`` cannot be used; the text has file, line and what to do."""
 
@@ -89,7 +96,8 @@ class AutopilotYaml(BaseModel):
 
     def declared(self) -> Declared:
         """What it says of sources."""
-        return Declared(mcp=self.mcp)
+        groups = (group for service in self.services.values() for group in service.aws.log_groups)
+        return Declared(mcp=self.mcp, log_groups=tuple(dict.fromkeys(groups)))
 
     def catalogue(self) -> Catalogue:
         """The services."""
@@ -176,7 +184,7 @@ def _sentences(path: Path, tree: yaml.Node | None, error: ValidationError) -> It
     for problem in error.errors():
         where = ".".join(map(str, problem["loc"])) or "the file"
         mend = "Remove it, or correct its spelling." if problem["type"] == "extra_forbidden" else "Correct the value."
-        said = problem["msg"].removeprefix("Value error, ")
+        said = SHAPES.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
         yield f"{path}:{_line(tree, problem['loc'])}: {where}: {said}. {mend}"
 
 

@@ -355,6 +355,7 @@ def _process(
         process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-m", module, *arguments],
             env=dict(environment),
+            cwd=log.parent,  # where no .env of the user's is: its keys and roles are none of the demo's business
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE if module == "app.simulator" else errors,
             stderr=errors,

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -48,8 +48,8 @@ async def examine(settings: Settings) -> list[Finding]:
     file, catalogue = _catalogue(settings)
     clock, declared, resources = parse_clock(settings.clock), file.declared(), file.catalogue()
     found = await asyncio.gather(
-        _database(settings),
-        _model(),
+        _bounded("database", _database(settings)),
+        _bounded("model", _model()),
         *(_of(f"collector {n}", partial(create_collectors, (n,), declared, clock)) for n in settings.collectors),
         *(_of(f"executor {n}", partial(create_executors, (n,), resources, clock)) for n in settings.executors),
     )
@@ -88,33 +88,42 @@ def _catalogue(settings: Settings) -> tuple[AutopilotYaml, Check]:
 
 
 async def _of(name: str, create: Callable[[], Sequence[_Examined]]) -> list[Finding]:
-    try:
+    async def checks() -> Sequence[Check | ExecutorCheck]:
         [examined] = create()
-    except WiringError as error:
-        return [Finding(name, Check(name="settings", status="failed", detail=str(error)))]
-    except ValidationError as error:
-        told = "; ".join(f"{variable}: {message}" for variable, message in mistakes(error))
-        return [Finding(name, Check(name="settings", status="failed", detail=told))]
+        try:
+            return await examined.check()
+        finally:
+            await examined.aclose()
+
+    return await _bounded(name, checks())
+
+
+async def _bounded(of: str, examining: Awaitable[Sequence[Check | ExecutorCheck]]) -> list[Finding]:
+    """Whatever happens in it costs the other findings nothing. An error that nobody expected may hold a secret."""
     try:
         async with asyncio.timeout(LONGEST_S):
-            checks = await examined.check()
+            checks = await examining
     except TimeoutError:
         checks = [Check(name="reachable", status="failed", detail=f"no answer within {LONGEST_S:g} s")]
-    finally:
-        await examined.aclose()
-    return [Finding(name, Check.model_validate(check.model_dump())) for check in checks]
+    except WiringError as error:
+        checks = [Check(name="settings", status="failed", detail=str(error))]
+    except ValidationError as error:
+        told = "; ".join(f"{variable}: {message}" for variable, message in mistakes(error))
+        checks = [Check(name="settings", status="failed", detail=told)]
+    except Exception as error:  # noqa: BLE001  one finding that is not told must not cost all others
+        mend = "Report this defect, with what was configured."
+        checks = [Check(name="check", status="failed", detail=f"it broke: {type(error).__name__}", mend=mend)]
+    return [Finding(of, Check.model_validate(check.model_dump())) for check in checks]
 
 
-async def _database(settings: Settings) -> list[Finding]:
+async def _database(settings: Settings) -> list[Check]:
     try:
         version = await asyncio.to_thread(_server_version, settings)
     except (psycopg.OperationalError, EmbeddedPostgresError) as error:
         said = " ".join(str(error).split())
-        check = Check(name="reachable", status="failed", detail=said, mend="Check DATABASE_URL and the server.")
-    else:
-        where = "DATABASE_URL" if settings.database_url else f"embedded, in {settings.data_dir / 'pg'}"
-        check = Check(name="reachable", status="ok", detail=f"Postgres {version} ({where})")
-    return [Finding("database", check)]
+        return [Check(name="reachable", status="failed", detail=said, mend="Check DATABASE_URL and the server.")]
+    where = "DATABASE_URL" if settings.database_url else f"embedded, in {settings.data_dir / 'pg'}"
+    return [Check(name="reachable", status="ok", detail=f"Postgres {version} ({where})")]
 
 
 def _server_version(settings: Settings) -> str:
@@ -122,13 +131,14 @@ def _server_version(settings: Settings) -> str:
         return connection.info.parameter_status("server_version") or "of unknown version"
 
 
-async def _model() -> list[Finding]:
+async def _model() -> list[Check]:
     from graph.llms.openai_settings import Settings as ModelSettings
 
     settings = ModelSettings()
     if settings.api_key is None:
-        detail = "OPENAI_API_KEY is not set: the rules engine answers"
-        return [Finding("model", Check(name="credentials", status="skipped", detail=detail))]
+        return [
+            Check(name="credentials", status="skipped", detail="OPENAI_API_KEY is not set: the rules engine answers")
+        ]
     from openai import APIConnectionError, APIStatusError, AsyncOpenAI
 
     key, url = settings.api_key.get_secret_value(), settings.base_url
@@ -137,11 +147,8 @@ async def _model() -> list[Finding]:
             model = await client.models.retrieve(settings.model)
         except APIStatusError as error:
             detail = f"{url} answered {error.status_code} for {settings.model}"
-            check = Check(
-                name=settings.model, status="failed", detail=detail, mend="Check OPENAI_API_KEY, OPENAI_MODEL."
-            )
+            mend = "Check OPENAI_API_KEY, OPENAI_MODEL."
+            return [Check(name=settings.model, status="failed", detail=detail, mend=mend)]
         except APIConnectionError as error:
-            check = Check(name=settings.model, status="failed", detail=str(error), mend="Check OPENAI_BASE_URL.")
-        else:
-            check = Check(name=settings.model, status="ok", detail=f"{model.id} at {url}")
-    return [Finding("model", check)]
+            return [Check(name=settings.model, status="failed", detail=str(error), mend="Check OPENAI_BASE_URL.")]
+    return [Check(name=settings.model, status="ok", detail=f"{model.id} at {url}")]

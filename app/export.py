@@ -1,7 +1,7 @@
 """``autopilot export``: an incident as a bundle that the collector ``replay`` and ``tests/scenarios`` read."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -16,7 +16,7 @@ from app.store.ledger import latest_looks
 from app.wiring import create_masker
 from collectors.base import Scope, Telemetry
 from collectors.replay import Manifest, write_bundle
-from graph.masking import Masker
+from graph.masking import Masker, MaskingError
 from graph.state import Alert, Evidence
 
 
@@ -60,8 +60,7 @@ def write(found: Recorded, directory: Path, masker: Masker | None) -> Path:
         raise ExportError(f"{directory} is not empty; name another with --out")
     looked_at = found.evidence.looked_at
     telemetry = [masker.masked_telemetry(t) for t in found.telemetry] if masker else found.telemetry
-    mask: Callable[[str], str] = masker.mask if masker else str
-    alert = found.alert.model_copy(update={"title": mask(found.alert.title), "text": mask(found.alert.text)})
+    alert = masker.mask_model(found.alert) if masker else found.alert
     body: Mapping[str, object] = alert.model_dump(mode="json", exclude_defaults=True)
     return write_bundle(
         directory,
@@ -91,4 +90,7 @@ async def export(
     """Read the incident and write its bundle. Raises NotFound, ExportError, OSError, CatalogueError."""
     found = await recorded(connection, incident_id, round_)
     masker = None if raw else create_masker(settings, load(settings.config), await masking_key(connection))
-    return await asyncio.to_thread(write, found, directory, masker)
+    try:
+        return await asyncio.to_thread(write, found, directory, masker)
+    except MaskingError as error:
+        raise ExportError(f"{incident_id} cannot be sanitised, so nothing was written: {error}") from error

@@ -260,7 +260,7 @@ def _evidence(report: Report) -> str:
             f"- **{finding.id}** {_inline(finding.component)} ({finding.kind}): {_inline(finding.summary)}{link}"
         )
         if finding.excerpt:
-            lines += ["", *(f"      {line}" for line in finding.excerpt.splitlines()[:6]), ""]
+            lines += ["", *_block(finding.excerpt, 6), ""]
     return "\n".join([*lines, "", *_looked_at(report), f"Snapshot sha256 `{report.evidence_digest}`"])
 
 
@@ -278,9 +278,15 @@ def _runbooks(report: Report) -> str:
     lines = ["## Runbooks"]
     for d in report.documents:
         link = f" [open]({_target(d.link)})" if d.link and d.link.startswith("https://") else ""
-        lines += ["", f"**{_inline(d.title)}** {_inline(d.section)} ({_inline(d.why)}){link}", ""]
-        lines += [f"      {line}" for line in d.text.splitlines()[:20]]
+        why = f" ({_inline(d.why)})" if d.why else ""
+        lines += ["", f"**{_inline(d.title)}** {_inline(d.section)}{why}{link}", "", *_block(d.text, 20)]
     return "\n".join(lines)
+
+
+def _block(text: str, most: int) -> list[str]:
+    """The first lines of it, verbatim; a mark says that there are more."""
+    lines = text.splitlines()
+    return [f"      {line}" for line in (*lines[:most], *(["…"] if len(lines) > most else []))]
 
 
 def _gaps(report: Report) -> str:
@@ -296,7 +302,7 @@ def _gaps(report: Report) -> str:
 
 def _options(report: Report) -> str:
     if not report.options:
-        return f"## Options\n\n{report.plan_note}" if report.plan_note else ""
+        return f"## Options\n\n{_inline(report.plan_note)}" if report.plan_note else ""
     lines = ["## Options"]
     for number, option in enumerate(report.options, 1):
         tried = f" - tried: {option.tried}" if option.tried else ""

@@ -30,7 +30,7 @@ class Settings(BaseSettings):
         description="Where the embedded Postgres keeps its data; keep the path short",
     )
     config: Path | None = Field(default=None, description="The service catalogue, autopilot.yaml")
-    collectors: CommaList = Field(default=(), description="Sources to read: datadog, aws, replay")
+    collectors: CommaList = Field(default=(), description="Sources to read, e.g. datadog,aws; the README lists them")
     executors: CommaList = Field(
         default=("rehearsal",), description="What may act: ecs, traffic, or rehearsal (touches nothing)"
     )

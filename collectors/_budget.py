@@ -8,6 +8,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from collectors.base import Cost, TooMuch
 
+HAND_OVER_S = 5.0  # to join, check and shorten what was read
+
 
 def env(prefix: str) -> SettingsConfigDict:
     """How every source reads its settings: ``<PREFIX><NAME>`` from the environment and ``.env``."""
@@ -25,6 +27,11 @@ class SourceSettings(BaseSettings):
     max_rows: int = Field(
         default=20_000, ge=100, description="Series, spans, changes, … kept; more log lines than that become counts"
     )
+
+    @property
+    def timeout_s(self) -> float:
+        """When ContextCollector stops waiting: what was read within the budget is handed over well before."""
+        return self.budget_s + HAND_OVER_S
 
 
 class Budget:

@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from math import ceil, floor, isfinite
@@ -117,13 +117,15 @@ class LogReader:
     async def count(self, scope: Scope, targets: Sequence[Target], counts: LogCounts, part: Part) -> None:
         """A job: the lines of all targets in the incident and the time before."""
         try:
-            for window in joined((scope.incident, *scope.baseline)):
-                for service, by_status in (await self._count_all(targets, window, part)).items():
-                    known = counts.lines.setdefault(service, {})
-                    for status, minutes in by_status.items():
-                        known.setdefault(status, Counter()).update(minutes)
+            counted = [await self._count_all(targets, w, part) for w in joined((scope.incident, *scope.baseline))]
+            for target in targets:  # in all windows, or else none: what was not counted is not nothing
+                if all(target.service in by_service for by_service in counted):
+                    counts.lines[target.service] = _summed(by_service[target.service] for by_service in counted)
         finally:
             counts.settled.set()
+        silent = [search_terms(target) for target in targets if not counts.lines.get(target.service, True)]
+        if silent:
+            part.gap(GapReason.EMPTY, f"no log line is tagged {', '.join(silent)}", "set datadog_tags in the catalogue")
 
     async def count_seasonal(self, scope: Scope, targets: Sequence[Target], part: Part) -> None:
         """A job: the same in the hours to compare with."""
@@ -145,16 +147,17 @@ class LogReader:
         return found
 
     async def _count_all(self, targets: Sequence[Target], window: Window, part: Part) -> dict[str, dict[str, Minutes]]:
+        """Those of the targets that were counted whole."""
         everything: dict[str, dict[str, Minutes]] = {}
         for question in questions(targets):
             counted = await self._counted(question, window, part)
             everything |= counted
             for target in question.targets:
-                part.keep(_series(_refs(target), counted[target.service], window))
+                part.keep(_series(_refs(target), counted.get(target.service, {}), window))
         return everything
 
     async def _counted(self, question: Question, window: Window, part: Part) -> dict[str, dict[str, Minutes]]:
-        """By service and status; a service without a line is there too."""
+        """By service and status; a service without a line is there too. Empty if Datadog counted in part only."""
         interval_s = interval_for(window, COUNT_INTERVAL_S)
         touched = _touched(window, interval_s)
         started = monotonic()
@@ -166,6 +169,7 @@ class LogReader:
         part.queries.append(query.model_copy(update={"text": text, "truncated": timed_out}))
         if timed_out:
             part.gap(GapReason.TRUNCATED, f"Datadog timed out and counted in part: {question.query}")
+            return {}
         return _tallied(rows, question, touched, interval_s, part)
 
     async def total(self, window: Window, part: Part) -> int:
@@ -183,8 +187,7 @@ class LogReader:
         await counts.settled.wait()
         terms = search_terms(target)
         if not counts.lines.get(target.service, True):
-            part.gap(GapReason.EMPTY, f"no log line is tagged {terms}", "set datadog_tags in the catalogue")
-            return
+            return  # told with the counts
         problems, others = f"{terms} {_PROBLEMS}", f"{terms} -{_PROBLEMS}"
         await self._problems(problems, scope.incident, target, counts, part)
         await self._others(others, scope.incident, target, counts, part)
@@ -221,6 +224,15 @@ class LogReader:
             found.append(_log_line(target.service, log))
             part.logs.add(found[-1])  # one by one: the next page may never come
         return found
+
+
+def _summed(counted: Iterable[Mapping[str, Minutes]]) -> dict[str, Minutes]:
+    """By status, over all windows."""
+    total: dict[str, Minutes] = {}
+    for by_status in counted:
+        for status, minutes in by_status.items():
+            total.setdefault(status, Counter()).update(minutes)
+    return total
 
 
 def _slices(window: Window, parts: int) -> Iterator[Window]:

@@ -118,7 +118,8 @@ class MonitorReader:
             part.queries.append(query.model_copy(update={"truncated": len(rows) >= PAGE and page == MOST_PAGES - 1}))
             not_understood(part, len(rows) - len(sound), query.text)
             if len(rows) < PAGE:
-                break
+                return found
+        part.gap(GapReason.TRUNCATED, f"only {len(found)} monitors tagged {selected} were read")
         return found
 
     def _status(self, component: str, monitor: _Monitor, known_from: datetime | None) -> Status:

@@ -24,7 +24,7 @@ from collectors._datadog_api import (
 )
 from collectors._http import Params
 from collectors._jobs import Part
-from collectors.base import Change, Edge, Scope, Target, Window
+from collectors.base import Change, Edge, GapReason, Scope, Target, Window
 
 LOOK_BACK = timedelta(hours=24)  # how old a change may be
 CALLS_WITHIN = timedelta(hours=1)  # before the incident
@@ -72,6 +72,10 @@ class TopologyReader:
         search = Search(EVENTS, f"{any_of(targets)} -source:alert", window, PAGE)
         async for event in self._session.search(search, part, _Event):
             part.keep(_changes(event, targets))
+        if part.queries[-1].truncated:
+            part.gap(
+                GapReason.TRUNCATED, f"Datadog has more than {PAGE:,} events of the last day; older ones were not read"
+            )
 
     async def dependencies(self, scope: Scope, names: Names, part: Part) -> None:
         """A job: who calls whom by the traces of the last hour."""
@@ -107,6 +111,9 @@ class TopologyReader:
             not_understood(part, len(rows) - len(relations), query.text)
             if not more:
                 return
+        part.gap(
+            GapReason.TRUNCATED, f"the software catalogue has more than {MOST_PAGES * RELATIONS_PER_PAGE:,} relations"
+        )
 
 
 # --- changes ------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Reading a vendor's HTTP API: paced, bounded, retried where that is safe, its refusals told as sentences."""
 
 import asyncio
+import re
 import time
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
@@ -41,6 +42,9 @@ GRACE_S = 0.25  # after the budget's end, when the collection should have ended
 COMPLAINT = 300  # characters of a refusal that are kept
 Params = Mapping[str, str | int | float | list[str]]
 _Fields = dict[str, str | int | float | list[str]]
+_SURROGATE = re.compile(  # an escaped backslash and a whole pair are kept, what is left is half a pair
+    rb"(?P<kept>\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+)
 _M = TypeVar("_M", bound=BaseModel)
 
 
@@ -102,8 +106,7 @@ class Api:
         """
         request = self._request("GET", path, params=_without_none(params))
         content, headers = await self._fetched(part, request, path, needs)
-        following = httpx.Response(200, headers=headers).links.get("next", {}).get("url", "")
-        return await self._parsed(part, path, content), dict(parse_qsl(urlsplit(following).query))
+        return await self._parsed(part, path, content), _next_page(headers)
 
     async def form(self, part: Part, path: str, fields: Params, *, needs: str) -> JsonValue:
         """The answer to a read whose question is posted as a form, as it may be too long for a URL; else ``json``."""
@@ -114,7 +117,7 @@ class Api:
     async def _parsed(self, part: Part, path: str, content: bytes) -> JsonValue:
         try:
             whole = len(content) <= PARSED_AT_ONCE
-            answer = cast("JsonValue", from_json(content) if whole else await on_thread(from_json, content))
+            answer = _json(content) if whole else await on_thread(_json, content)
         except ValueError:
             raise CollectorError(f"{path}: the answer is no JSON", f"check {self._base_setting}") from None
         part.answered = True  # a login page, or a proxy's regrets, are no answer
@@ -240,15 +243,44 @@ class Api:
             self.limit.close(UNTOLD_PAUSE_S if pause_s is None else pause_s, quota)
 
     def _note_skew(self, response: httpx.Response) -> None:
-        try:
-            theirs = parsedate_to_datetime(response.headers.get("date", ""))
-        except ValueError:
-            return
-        self.skew_s = (theirs - datetime.now(UTC)).total_seconds() if theirs.tzinfo else None
+        theirs = _moment(response.headers.get("date", ""))
+        if theirs is not None:
+            self.skew_s = (theirs - datetime.now(UTC)).total_seconds()
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self.client.aclose()
+
+
+def _json(content: bytes) -> JsonValue:
+    """Half a surrogate pair, which cutting a text leaves behind, becomes U+FFFD. Raises ValueError."""
+    try:
+        return cast("JsonValue", from_json(content))
+    except ValueError:
+        if not _SURROGATE.search(content):
+            raise
+    return cast("JsonValue", from_json(_SURROGATE.sub(_paired, content)))
+
+
+def _paired(found: re.Match[bytes]) -> bytes:
+    return found[0] if found["kept"] else b"\\ufffd"
+
+
+def _next_page(headers: httpx.Headers) -> dict[str, str]:
+    following = httpx.Response(200, headers=headers).links.get("next", {}).get("url", "")
+    try:
+        return dict(parse_qsl(urlsplit(following).query))
+    except ValueError:
+        return {}
+
+
+def _moment(told: str) -> datetime | None:
+    """An HTTP date, always with a zone; None: it is none."""
+    try:
+        moment = parsedate_to_datetime(told)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _limited(headers: httpx.Headers) -> bool:
@@ -308,14 +340,8 @@ def pause_of(headers: httpx.Headers) -> float | None:
     """Seconds to wait by ``Retry-After`` (seconds or a date) or ``X-RateLimit-Reset`` (seconds, or an epoch)."""
     for name in ("retry-after", "x-ratelimit-reset"):
         value = headers.get(name, "").strip()
-        try:
-            seconds = float(value)
-        except ValueError:
-            try:
-                seconds = parsedate_to_datetime(value).timestamp()
-            except ValueError:
-                continue
-        if not isfinite(seconds):
+        seconds = _seconds(value)
+        if seconds is None or not isfinite(seconds):
             continue
         if seconds > 1e11:  # a moment in milliseconds
             seconds /= 1000
@@ -323,6 +349,14 @@ def pause_of(headers: httpx.Headers) -> float | None:
             seconds -= time.time()
         return min(max(seconds, 0.0), 86_400.0)
     return None
+
+
+def _seconds(value: str) -> float | None:
+    try:
+        return float(value)
+    except ValueError:
+        moment = _moment(value)
+        return moment.timestamp() if moment else None
 
 
 def parsed(model: type[_M], body: object) -> _M:

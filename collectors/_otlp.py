@@ -10,16 +10,16 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from ipaddress import ip_address
 from math import ceil
-from typing import Literal, TypeVar
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic.alias_generators import to_camel
 
 from collectors._jobs import Part
-from collectors._prometheus_family import FamilySettings
-from collectors.base import Change, Edge, GapReason, Refused, Scope, Span, Target, Telemetry, Window, utc
+from collectors.base import Change, Edge, Gap, GapReason, Refused, Scope, Span, Target, Telemetry, Window, utc
 
 MAX_ATTRIBUTES = 128  # of one span, OpenTelemetry's own default
 MAX_TEXT = 200  # characters of a name, an attribute or an error
@@ -27,19 +27,6 @@ MAX_SPANS = 500  # of one trace: the largest have tens of thousands
 EARLY = timedelta(hours=1)  # how long before the windows a trace may have begun
 LATE = timedelta(minutes=5)  # how far a machine's clock may be ahead
 SLOW = 0.9  # of the usual spans are faster than those searched for as slow
-
-_S = TypeVar("_S", bound=FamilySettings)
-
-
-def complete(settings: _S, name: str) -> _S:
-    """The settings of that collector, as they are. Raises ValueError naming a missing one."""
-    prefix = name.upper()
-    if not settings.url:
-        raise ValueError(f"The collector '{name}' needs {prefix}_URL: its base URL, without /api.")
-    if (settings.username is None) != (settings.password is None):
-        raise ValueError(f"The collector '{name}' needs both {prefix}_USERNAME and {prefix}_PASSWORD, or none.")
-    return settings
-
 
 Kind = Literal["server", "client", "internal"]
 _KINDS: Mapping[str, Kind] = {
@@ -325,6 +312,7 @@ class Traces:
         self._settled_s = (min(w.start for w in windows).timestamp() + self._incident_s) / 2
         self._seen: set[str] = set()  # ids of traces that were asked for, or came
         self._kept: set[str] = set()
+        self._lost = self._cut = 0  # spans that were not understood or are of another time; and of traces too large
         self._usual_ms: defaultdict[str, list[float]] = defaultdict(list)
         self._versions: dict[tuple[str, str], _Version] = {}
 
@@ -358,12 +346,10 @@ class Traces:
         self._seen.update(kept)
         return kept, len(fresh) - len(kept)
 
-    def keep(self, part: Part, found: Read, about: str) -> None:
+    def keep(self, part: Part, found: Read) -> None:
         """Keep an answer's spans; a trace that comes twice is kept once. Raises TooMuch."""
         sound = [raw for raw in found.spans if self._earliest_s <= raw.start_s < self._latest_s]
-        lost = found.malformed + len(found.spans) - len(sound)
-        if lost:
-            part.gap(GapReason.FAILED, f"{lost} rows were not understood, or are of another time: {about}")
+        self._lost += found.malformed + len(found.spans) - len(sound)
         traces: defaultdict[str, list[RawSpan]] = defaultdict(list)
         for raw in sound:
             if raw.trace_id not in self._kept:
@@ -371,20 +357,20 @@ class Traces:
         for trace_id, raws in traces.items():
             self._kept.add(trace_id)
             self._note_versions(raws)
-            spans = _with_peers([normalised(raw, self.names) for raw in raws])
-            self._note_usual(spans)
-            if len(spans) > MAX_SPANS:
-                part.gap(GapReason.TRUNCATED, f"trace {trace_id}: {MAX_SPANS} of {len(spans)} spans were kept")
-                spans = sorted(spans, key=self._dull)[:MAX_SPANS]
-            part.keep(spans)
+            self._note_usual(raws)
+            answered = {raw.parent_id: self.names.component(raw.service) for raw in raws if raw.kind == "server"}
+            if len(raws) > MAX_SPANS:  # before they become Spans: that of a whole large trace holds up the event loop
+                self._cut += len(raws) - MAX_SPANS
+                raws = sorted(raws, key=self._dull)[:MAX_SPANS]
+            part.keep(_with_peer(normalised(raw, self.names), answered) for raw in raws)
 
-    def _dull(self, span: Span) -> tuple[bool, bool, float]:
-        return not span.error, not self.names.knows(span.component), span.start_s
+    def _dull(self, raw: RawSpan) -> tuple[bool, bool, float]:
+        return not raw.failed, not self.names.knows(raw.service), raw.start_s
 
-    def _note_usual(self, spans: Iterable[Span]) -> None:
-        for span in spans:
-            if span.start_s < self._incident_s and span.kind == "server":
-                self._usual_ms[span.component].append(span.duration_ms)
+    def _note_usual(self, raws: Iterable[RawSpan]) -> None:
+        for raw in raws:
+            if raw.start_s < self._incident_s and raw.kind == "server":
+                self._usual_ms[self.names.component(raw.service)].append(raw.duration_ms)
 
     def _note_versions(self, raws: Iterable[RawSpan]) -> None:
         for raw in raws:
@@ -395,11 +381,25 @@ class Traces:
                 seen.first_s = min(seen.first_s, raw.start_s)
 
     def completed(self, telemetry: Telemetry) -> Telemetry:
-        """With what only all spans together show: who calls whom, and versions that are new."""
+        """With what only all spans together show: who calls whom, versions that are new, and what is missing."""
         edges = (*telemetry.edges, *edges_of(telemetry.spans, self._source))
         return telemetry.model_copy(
-            update={"edges": tuple(dict.fromkeys(edges)), "changes": (*telemetry.changes, *self._deploys())}
+            update={
+                "edges": tuple(dict.fromkeys(edges)),
+                "changes": (*telemetry.changes, *self._deploys()),
+                "gaps": (*telemetry.gaps, *self._gaps()),
+            }
         )
+
+    def _gaps(self) -> Iterator[Gap]:
+        """Once for all traces: there are hundreds."""
+        gap = partial(Gap, source=self._source)
+        if self._lost:
+            told = f"{self._lost:,} spans were not understood, or are of another time"
+            yield gap(reason=GapReason.FAILED, detail=told, mend="check the clocks, and what reports the spans")
+        if self._cut:
+            told = f"{self._cut:,} spans were left out, as their traces have more than {MAX_SPANS} each"
+            yield gap(reason=GapReason.TRUNCATED, detail=told, mend=f"look at the largest traces in {self._source}")
 
     def _deploys(self) -> Iterator[Change]:
         """Versions that are new in the incident, or in the later half of the time before: others were there before."""
@@ -425,15 +425,10 @@ async def _tried(part: Part, ask: Callable[[Search], Awaitable[None]], search: S
         part.fail(error)
 
 
-def _with_peers(spans: list[Span]) -> list[Span]:
-    """Who answered a call knows its own name better than its caller does."""
-    answered = {span.parent_id: span.component for span in spans if span.kind == "server" and span.parent_id}
-    return [
-        span.model_copy(update={"peer": answered[span.span_id]})
-        if span.kind == "client" and answered.get(span.span_id, span.component) != span.component
-        else span
-        for span in spans
-    ]
+def _with_peer(span: Span, answered: Mapping[str, str]) -> Span:
+    """Who answered a call knows its own name better than its caller does. ``answered``: who, by the call's span."""
+    callee = answered.get(span.span_id, span.component)
+    return span.model_copy(update={"peer": callee}) if span.kind == "client" and callee != span.component else span
 
 
 def edges_of(spans: Sequence[Span], source: str) -> Iterator[Edge]:

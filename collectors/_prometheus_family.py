@@ -1,23 +1,23 @@
-"""What Prometheus and Loki have in common: how they are reached, string literals, and the shape of an answer."""
+"""How Prometheus, Loki, Tempo and Jaeger are reached; and the literals and answers that some of them share."""
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite
-from time import monotonic
 from typing import TypeVar
 
 import httpx
-from pydantic import BaseModel, Field, JsonValue, SecretStr, ValidationError
+from pydantic import BaseModel, Field, JsonValue, SecretStr, ValidationError, field_validator
 
 from collectors._budget import SourceSettings
 from collectors._http import parsed
 from collectors._jobs import Part
-from collectors.base import CollectorError, GapReason, Query, Window
+from collectors._urls import base_url
+from collectors.base import CollectorError, GapReason
 
 MAX_COMPLAINT = 300  # characters of a warning that are kept
 _M = TypeVar("_M", bound=BaseModel)
+_S = TypeVar("_S", bound="FamilySettings")
 
 
 class FamilySettings(SourceSettings):
@@ -29,14 +29,23 @@ class FamilySettings(SourceSettings):
     password: SecretStr | None = Field(default=None, description="Password of basic authentication")
     org_id: str | None = Field(default=None, description="Tenant: sent as X-Scope-OrgID where there are several")
 
+    @field_validator("url", "ui_url", "grafana_url", check_fields=False)
+    @classmethod
+    def _usable(cls, url: str | None) -> str | None:
+        return base_url(url) if url else None
 
-def require(settings: FamilySettings, collector: str, below: str) -> None:
-    """Raises ValueError naming a missing setting. ``below``: the part of a path that the base URL must not have."""
+
+def complete(settings: _S, collector: str, below: str = "/api") -> _S:
+    """The settings, as they are. Raises ValueError naming a missing one.
+
+    ``below``: the part of a path that the base URL must not have.
+    """
     prefix = collector.upper()
     if not settings.url:
         raise ValueError(f"The collector '{collector}' needs {prefix}_URL: its base URL, without {below}.")
     if (settings.username is None) != (settings.password is None):
         raise ValueError(f"The collector '{collector}' needs both {prefix}_USERNAME and {prefix}_PASSWORD, or none.")
+    return settings
 
 
 def client(
@@ -67,34 +76,6 @@ def matchers(declared: str, label: str, service: str) -> str:
     return declared.strip().removeprefix("{").removesuffix("}").strip(" ,") or f"{label}={literal(service)}"
 
 
-@dataclass
-class Asked:
-    """How much came of a question."""
-
-    rows: int = 0
-    truncated: bool = False
-
-
-@contextmanager
-def asked(part: Part, text: str, window: Window, link: str | None = None) -> Iterator[Asked]:
-    """Records the question with what came of it, also if that is an error."""
-    started, tally = monotonic(), Asked()
-    try:
-        yield tally
-    finally:
-        query = Query(
-            source=part.source,
-            text=text,
-            link=link,
-            start=window.start,
-            end=window.end,
-            took_ms=round((monotonic() - started) * 1000, 1),
-            rows=tally.rows,
-            truncated=tally.truncated,
-        )
-        part.queries.append(query)
-
-
 class _Answer(BaseModel):
     status: str
     data: JsonValue = None
@@ -107,8 +88,8 @@ def data_of(part: Part, about: str, body: JsonValue) -> JsonValue:
     answer = parsed(_Answer, body)
     if answer.status != "success":
         raise CollectorError(f"{about}: {answer.status}: {answer.error}"[:MAX_COMPLAINT])
-    for warning in dict.fromkeys(answer.warnings or ()):
-        part.gap(GapReason.TRUNCATED, f"{about}: {warning}"[:MAX_COMPLAINT])
+    for warning in answer.warnings or ():  # told once, though it may come with each of hundreds of answers
+        part.gap(GapReason.TRUNCATED, f"{part.source} warns: {warning}"[:MAX_COMPLAINT], f"see {part.source}'s own log")
     return answer.data
 
 

@@ -75,6 +75,12 @@ class LangfuseTraces(Model):
     trace_name: str = ""
     tags: tuple[str, ...] = ()
 
+    @model_validator(mode="after")
+    def _tells_some_from_others(self) -> Self:
+        if not (self.environment or self.trace_name or self.tags):
+            raise ValueError("give environment, trace_name or tags: the whole project is no one service")
+        return self
+
 
 class KnownAs(Model):
     """The names under which the sources know a service, where they differ from its own."""
@@ -385,6 +391,7 @@ class Declared(Model):
     """What ``autopilot.yaml`` says of sources that an environment variable cannot describe."""
 
     mcp: Mapping[str, McpServer] = Field(default_factory=dict)
+    log_groups: tuple[str, ...] = Field(default=(), description="Of all services; doctor looks whether they exist")
 
 
 class Clock(Protocol):

@@ -16,6 +16,8 @@ from collectors._budget import Budget, SourceSettings, env
 from collectors._http import Api, Params, checked, clock_check, parsed
 from collectors._jobs import Part, gather, on_thread
 from collectors._passages import Question, Section, best, question, storage_outlines, with_paths
+from collectors._queries import asked as recorded
+from collectors._urls import base_url
 from collectors.base import (
     Check,
     Clock,
@@ -25,7 +27,6 @@ from collectors.base import (
     Forbidden,
     GapReason,
     NotFound,
-    Query,
     Scope,
     Series,
     SeriesRef,
@@ -58,9 +59,7 @@ class Settings(SourceSettings):
     @field_validator("url")
     @classmethod
     def _site(cls, url: str) -> str:
-        if url and urlsplit(url).scheme not in ("https", "http"):
-            raise ValueError("must begin with https://")
-        return url.rstrip("/").removesuffix("/wiki")
+        return base_url(url).removesuffix("/wiki") if url else ""
 
 
 def create(clock: Clock, declared: Declared) -> "ConfluenceCollector":
@@ -120,11 +119,11 @@ class ConfluenceCollector:
     """One Confluence site, read-only."""
 
     name = "confluence"
-    timeout_s = 20.0
 
     def __init__(self, clock: Clock, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
         """``transport`` replaces the network. ``settings`` must hold the site and its credentials."""
         self._clock, self._settings = clock, settings
+        self.timeout_s = settings.timeout_s
         client = httpx.AsyncClient(
             base_url=settings.url,
             auth=(settings.email, settings.token.get_secret_value() if settings.token else ""),
@@ -178,7 +177,7 @@ class ConfluenceCollector:
             raise CollectorError(f"no page is seen in {self._where}", "check CONFLUENCE_SPACES")
         return found
 
-    # --- reading ---
+    # --- jobs ---
 
     async def _documents(self, scope: Scope, part: Part) -> None:
         asked = question(scope)
@@ -188,7 +187,7 @@ class ConfluenceCollector:
             told = f"{len(found)} pages were found; the first {self._settings.max_pages} were read"
             part.gap(GapReason.TRUNCATED, told, "raise CONFLUENCE_MAX_PAGES, or name fewer CONFLUENCE_SPACES")
         part.keep(await on_thread(self._best, pages, asked))
-        if not part.documents and not part.failures:
+        if not part.documents and not part.gaps:  # all that was found was read
             told = f"no page in {self._where} fits {', '.join(asked.hops)}"
             part.gap(GapReason.EMPTY, told, "write one that names the service, or check CONFLUENCE_SPACES")
 
@@ -203,24 +202,15 @@ class ConfluenceCollector:
 
     async def _asked(self, part: Part, cql: str, scope: Scope) -> list[str]:
         """As ``_search``; recorded, and a failure is a Gap."""
-        started = asyncio.get_running_loop().time()
         ids: list[str] = []
-        try:
-            ids = await self._search(part, cql, limit=self._settings.max_pages)
-        except CollectorError as error:
-            part.fail(error)
-        part.queries.append(
-            Query(
-                source=self.name,
-                text=cql,
-                link=f"{self._settings.url}/wiki/search?cql={quote(cql, safe='')}",
-                start=scope.incident.start,
-                end=scope.incident.end,
-                took_ms=round((asyncio.get_running_loop().time() - started) * 1000, 1),
-                rows=len(ids),
-                truncated=len(ids) >= self._settings.max_pages,
-            )
-        )
+        with recorded(
+            part, cql, scope.incident, f"{self._settings.url}/wiki/search?cql={quote(cql, safe='')}"
+        ) as tally:
+            try:
+                ids = await self._search(part, cql, limit=self._settings.max_pages)
+            except CollectorError as error:
+                part.fail(error)
+            tally.rows, tally.truncated = len(ids), len(ids) >= self._settings.max_pages
         return ids
 
     async def _search(self, part: Part, cql: str, *, limit: int) -> list[str]:
@@ -252,7 +242,8 @@ class ConfluenceCollector:
                 task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
         if late:
-            part.gap(GapReason.TIMEOUT, f"{len(late)} of {len(ids)} pages were not read in time")
+            told = f"{len(late)} of {len(ids)} pages were not read in time"
+            part.gap(GapReason.TIMEOUT, told, part.budget.mend_seconds)
         pages = []
         for task in (task for task in tasks if task in done):
             try:
@@ -289,7 +280,7 @@ class ConfluenceCollector:
         return f"type = page AND {spaces}{condition}"
 
 
-# --- CQL ----------------------------------------------------------------------------------------------------------
+# --- queries ------------------------------------------------------------------------------------------------
 
 
 def _conditions(asked: Question) -> list[str]:

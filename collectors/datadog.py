@@ -106,11 +106,11 @@ class DatadogCollector:
     """One Datadog organisation, read-only."""
 
     name = "datadog"
-    timeout_s = 20.0
 
     def __init__(self, clock: Clock, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
         """``transport`` replaces the network. ``settings`` must hold both keys."""
         self._clock, self._settings = clock, settings
+        self.timeout_s = settings.timeout_s
         self._session = Session(client(settings, read_s=10.0, transport=transport), ui_host(settings))
         self._metrics = MetricReader(self._session, clock)
         self._logs = LogReader(self._session)

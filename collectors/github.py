@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 import httpx
 from pydantic import AwareDatetime, BaseModel, Field, JsonValue, SecretStr, ValidationError, field_validator
@@ -20,6 +20,8 @@ from pydantic import AwareDatetime, BaseModel, Field, JsonValue, SecretStr, Vali
 from collectors._budget import Budget, SourceSettings, env
 from collectors._http import Api, Params, checked, clock_check, parsed
 from collectors._jobs import Job, Part, gather
+from collectors._queries import asked
+from collectors._urls import base_url
 from collectors.base import (
     Change,
     Check,
@@ -30,7 +32,6 @@ from collectors.base import (
     GapReason,
     GitHubRepository,
     NotFound,
-    Query,
     Scope,
     Series,
     SeriesRef,
@@ -70,9 +71,7 @@ class Settings(SourceSettings):
     @field_validator("api_url")
     @classmethod
     def _whole(cls, url: str) -> str:
-        if urlsplit(url).scheme not in ("https", "http"):
-            raise ValueError("must begin with https://")
-        return url.rstrip("/")
+        return base_url(url)
 
 
 def create(clock: Clock, declared: Declared) -> "GitHubCollector":
@@ -148,11 +147,11 @@ class GitHubCollector:
     """The repositories that one token may read."""
 
     name = "github"
-    timeout_s = 20.0
 
     def __init__(self, clock: Clock, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
         """``transport`` replaces the network. ``settings`` must hold the token."""
         self._clock, self._settings = clock, settings
+        self.timeout_s = settings.timeout_s
         self._ui = ui_url(settings.api_url)
         client = httpx.AsyncClient(
             base_url=settings.api_url,
@@ -214,8 +213,19 @@ class GitHubCollector:
         self, repository: GitHubRepository, components: Sequence[str], window: Window, part: Part
     ) -> None:
         look = _Look(repository, window, part)
-        deployments = await self._deployments(look)
+        try:
+            deployments = await self._deployments(look)
+        except Forbidden as error:  # the permission to read commits is another one
+            part.fail(error)
+            await self._commits(look, components)
+            return
         if not deployments:
+            where = repository.environment or "any environment"
+            part.gap(
+                GapReason.EMPTY,
+                f"{look.name}: GitHub knows of no deployment to {where}; the commits were read",
+                "create deployments in the pipeline, or correct github.environment in the catalogue",
+            )
             await self._commits(look, components)
             return
         recent = [d for d in deployments if d.created_at >= window.start]
@@ -299,22 +309,15 @@ class GitHubCollector:
 
     async def _comparison(self, look: "_Look", base: str, head: str) -> _Comparison:
         path = f"/repos/{look.name}/compare/{quote(base, safe='')}...{quote(head, safe='')}"
-        started = asyncio.get_running_loop().time()
-        answer = parsed(_Comparison, (await self._page(look, path, {}))[0])
-        capped = len(answer.files) >= MAX_FILES
-        look.part.queries.append(self._query(look, f"GET {path}", started, len(answer.files), capped))
-        if capped:
+        with asked(look.part, f"GET {path}", look.window, self._page_of(look, "compare")) as tally:
+            answer = parsed(_Comparison, (await self._page(look, path, {}))[0])
+            tally.rows, tally.truncated = len(answer.files), len(answer.files) >= MAX_FILES
+        if tally.truncated:
             told = f"{look.name}: GitHub names at most {MAX_FILES} files of {base[:12]}...{head[:12]}"
             look.part.gap(GapReason.TRUNCATED, told, "look at the comparison itself")
         return answer
 
     async def _commits(self, look: "_Look", components: Sequence[str]) -> None:
-        where = look.repository.environment or "any environment"
-        look.part.gap(
-            GapReason.EMPTY,
-            f"{look.name}: GitHub knows of no deployment to {where}; the commits were read",
-            "create deployments in the pipeline, or correct github.environment in the catalogue",
-        )
         window = look.window
         params = {"sha": look.repository.branch, "since": window.start.isoformat(), "until": window.end.isoformat()}
         for commit in await self._rows(look, f"/repos/{look.name}/commits", params, _Commit):
@@ -333,28 +336,32 @@ class GitHubCollector:
         enough: Callable[[Sequence[_M]], bool] = lambda _: False,
     ) -> list[_M]:
         """The list's rows, page by page until ``enough``. Raises CollectorError if not even one page was read."""
-        started, found, rows = asyncio.get_running_loop().time(), list[_M](), 0
+        found: list[_M] = []
         following: dict[str, str] = {}
-        for number in range(PAGES):
-            try:
-                answer, following = await self._page(look, path, {**params, "per_page": PAGE, **following})
-            except CollectorError as error:
-                if number == 0:
-                    raise
-                look.part.fail(error)
-                break
-            listed = answer if isinstance(answer, list) else [answer]
-            rows += len(listed)
-            found += _understood(model, listed)
-            if not following or enough(found):
-                following = {}
-                break
         text = f"GET {path}?{urlencode({name: value for name, value in params.items() if value})}".rstrip("?")
-        look.part.queries.append(self._query(look, text, started, rows, bool(following)))
-        if rows > len(found):
-            look.part.gap(GapReason.FAILED, f"{rows - len(found)} rows were not understood: {text}")
+        page = "commits" if path.endswith("/commits") else "deployments"
+        with asked(look.part, text, look.window, self._page_of(look, page)) as tally:
+            for number in range(PAGES):
+                try:
+                    answer, following = await self._page(look, path, {**params, "per_page": PAGE, **following})
+                except CollectorError as error:
+                    if number == 0:
+                        raise
+                    look.part.fail(error)
+                    break
+                listed = answer if isinstance(answer, list) else [answer]
+                tally.rows += len(listed)
+                found += _understood(model, listed)
+                if not following or enough(found):
+                    following = {}
+                    break
+            tally.truncated = bool(following)
+        if tally.rows > len(found):
+            look.part.gap(GapReason.FAILED, f"{tally.rows - len(found)} rows were not understood: {text}")
         if following:
-            look.part.gap(GapReason.TRUNCATED, f"only the first {PAGES} pages were read: {text}")
+            look.part.gap(
+                GapReason.TRUNCATED, f"only the first {PAGES} pages were read: {text}", "lower GITHUB_LOOK_BACK_HOURS"
+            )
         return found
 
     async def _page(self, look: "_Look", path: str, params: Params) -> tuple[JsonValue, dict[str, str]]:
@@ -366,18 +373,8 @@ class GitHubCollector:
             told = f"{path}: GitHub answered 404: it is not there, or hidden from the token"
             raise Forbidden(told, f"{needs}; or correct github.repository in the catalogue") from None
 
-    def _query(self, look: "_Look", text: str, started: float, rows: int, truncated: bool) -> Query:
-        page = next((page for page in ("deployments", "commits", "compare") if f"/{page}" in text), "")
-        return Query(
-            source=self.name,
-            text=text,
-            link=f"{self._ui}/{look.name}/{page}".rstrip("/"),
-            start=look.window.start,
-            end=look.window.end,
-            took_ms=round((asyncio.get_running_loop().time() - started) * 1000, 1),
-            rows=rows,
-            truncated=truncated,
-        )
+    def _page_of(self, look: "_Look", page: str) -> str:
+        return f"{self._ui}/{look.name}/{page}"
 
     def _link(self, look: "_Look", deployed: "_Deployed", before: _Deployment | None = None) -> str:
         """The comparison with what ran before, else the commit. Addresses that a status names are not handed on."""
@@ -424,7 +421,7 @@ def _understood(model: type[_M], rows: Sequence[JsonValue]) -> Iterator[_M]:
             yield model.model_validate(row)
 
 
-# --- rows to changes --------------------------------------------------------------------------------------------
+# --- rows to telemetry ------------------------------------------------------------------------------------------
 
 
 def _deploy(service: str, deployed: _Deployed, told: str, link: str) -> Change:

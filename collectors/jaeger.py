@@ -7,7 +7,7 @@ attribute filter: what was asked for as failed is then a further sample.
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from urllib.parse import urlencode
@@ -20,8 +20,9 @@ from pydantic_core import from_json
 from collectors import _otlp as otlp
 from collectors._budget import Budget, env
 from collectors._http import Api, Params, checked, clock_check, parsed
-from collectors._jobs import Job, Part, gather
-from collectors._prometheus_family import FamilySettings, client, readable
+from collectors._jobs import Job, Part, gather, on_thread
+from collectors._prometheus_family import FamilySettings, client, complete, readable
+from collectors._queries import asked
 from collectors.base import (
     Check,
     Clock,
@@ -31,7 +32,6 @@ from collectors.base import (
     Forbidden,
     GapReason,
     NotFound,
-    Query,
     RateLimited,
     Scope,
     Series,
@@ -63,7 +63,7 @@ class Settings(FamilySettings):
 
 def create(clock: Clock, declared: Declared) -> "JaegerCollector":
     """The collector of the server that the settings name. Raises ValueError naming a missing setting."""
-    return JaegerCollector(clock, otlp.complete(Settings(), "jaeger"))
+    return JaegerCollector(clock, complete(Settings(), "jaeger"))
 
 
 # --- what the older API answers -----------------------------------------------------------------------------
@@ -118,11 +118,11 @@ class JaegerCollector:
     """One Jaeger, read-only."""
 
     name = "jaeger"
-    timeout_s = 20.0
 
     def __init__(self, clock: Clock, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
         """``transport`` replaces the network. ``settings`` must hold the URL."""
         self._clock, self._settings = clock, settings
+        self.timeout_s = settings.timeout_s
         self._api = Api(
             "Jaeger",
             client(settings, auth=None, transport=transport),
@@ -169,13 +169,12 @@ class JaegerCollector:
             await self._searched(service, traces, part, search, FEW)
 
     async def _searched(self, service: str, traces: otlp.Traces, part: Part, search: otlp.Search, limit: int) -> None:
-        started = _now()
-        v3 = await self._knows_v3(part)
-        text, found = await (self._by_v3 if v3 else self._by_v1)(part, service, search, limit)
-        count = len({raw.trace_id for raw in found.spans})
-        link = self._link(service, search, limit)
-        part.queries.append(self._query(text, search.window, started, count, link, truncated=count >= limit))
-        traces.keep(part, found, text)
+        text, params, ask = self._question(service, search, limit, v3=await self._knows_v3(part))
+        with asked(part, text, search.window, self._link(service, search, limit)) as tally:
+            found = await ask(part, text, params)
+            tally.rows = len({raw.trace_id for raw in found.spans})
+            tally.truncated = tally.rows >= limit
+        traces.keep(part, found)
 
     async def _knows_v3(self, part: Part) -> bool:
         """Asked once. Raises Forbidden, Unreachable, RateLimited, TooMuch."""
@@ -195,53 +194,44 @@ class JaegerCollector:
         names = body.get(field) if isinstance(body, dict) else None
         return [name for name in names or () if isinstance(name, str)] if isinstance(names, list | None) else None
 
-    async def _by_v3(self, part: Part, service: str, search: otlp.Search, limit: int) -> tuple[str, otlp.Read]:
-        params: dict[str, str | int | float | list[str]] = {
-            "query.service_name": service,
-            "query.start_time_min": _rfc3339(search.window.start.timestamp()),
-            "query.start_time_max": _rfc3339(search.window.end.timestamp()),
-            "query.search_depth": limit,
-            "query.num_traces": limit,  # its name on older servers
-        }
-        if search.kind == "slow":
-            params["query.duration_min"] = f"{search.slower_than_ms}ms"
-        if search.kind == "failed":
-            params["query.attributes"] = '{"error":"true"}'
+    def _question(
+        self, service: str, search: otlp.Search, limit: int, *, v3: bool
+    ) -> tuple[str, Params, Callable[[Part, str, Params], Awaitable[otlp.Read]]]:
+        """In words, its parameters, and how it is asked."""
+        if v3:
+            params = _params_v3(service, search, limit)
+            return _told("/api/v3/traces", params), params, self._by_v3
+        params = _params_v1(service, search, limit)
+        return _told("/api/traces", params), params, self._by_v1
+
+    async def _by_v3(self, part: Part, text: str, params: Params) -> otlp.Read:
         try:
             content = await self._api.content(part, "/api/v3/traces", needs=NEEDS, params=params)
         except NotFound:  # so it says that there are no such traces
             content = b""
         part.answered = True
-        return _asked("/api/v3/traces", params), await asyncio.to_thread(_streamed, content)
+        return await on_thread(_streamed, content)
 
-    async def _by_v1(self, part: Part, service: str, search: otlp.Search, limit: int) -> tuple[str, otlp.Read]:
-        params: dict[str, str | int | float | list[str]] = {
-            "service": service,
-            "start": int(search.window.start.timestamp() * 1e6),
-            "end": int(search.window.end.timestamp() * 1e6),
-            "limit": limit,
-            **_filters(search),
-        }
-        text = _asked("/api/traces", params)
+    async def _by_v1(self, part: Part, text: str, params: Params) -> otlp.Read:
         answer = parsed(_Answer, await self._api.json(part, "/api/traces", needs=NEEDS, params=params))
         if answer.errors:
             part.gap(GapReason.TRUNCATED, f"{text}: {json.dumps(answer.errors)}"[:COMPLAINT])
         traces = list(readable(part, text, answer.data or (), _Trace))
-        return text, await asyncio.to_thread(_older, traces)
+        return await on_thread(_older, traces)
 
     # --- dependencies ---
 
     async def _dependencies(self, scope: Scope, traces: otlp.Traces, part: Part) -> None:
-        started = _now()
         window = Window(start=scope.incident.start - LOOK_BACK, end=scope.incident.end)
         params: Params = {
             "endTs": int(window.end.timestamp() * 1000),
             "lookback": int((window.end - window.start).total_seconds() * 1000),
         }
-        text = _asked("/api/dependencies", params)
-        answer = parsed(_Answer, await self._api.json(part, "/api/dependencies", needs=NEEDS, params=params))
-        rows = list(readable(part, text, answer.data or (), _Dependency))
-        part.queries.append(self._query(text, window, started, len(rows), f"{self._ui}/dependencies"))
+        text = _told("/api/dependencies", params)
+        with asked(part, text, window, f"{self._ui}/dependencies") as tally:
+            answer = parsed(_Answer, await self._api.json(part, "/api/dependencies", needs=NEEDS, params=params))
+            rows = list(readable(part, text, answer.data or (), _Dependency))
+            tally.rows = len(rows)
         ours = {target.service for target in scope.targets}
         name = traces.names.component
         edges = (Edge(caller=name(row.parent), callee=name(row.child), source=self.name) for row in rows)
@@ -266,28 +256,14 @@ class JaegerCollector:
 
         async def sample(part: Part) -> str:
             search = otlp.Search("any", Window(start=now - timedelta(hours=1), end=now))
-            v3 = await self._knows_v3(part)
-            text, found = await (self._by_v3 if v3 else self._by_v1)(part, known[0], search, 1)
+            text, params, ask = self._question(known[0], search, 1, v3=await self._knows_v3(part))
+            found = await ask(part, text, params)
             return f"{text}: {len(found.spans)} spans"
 
         reached = await look("reachable", services, "check JAEGER_URL")
         if known:
             return [reached, await look("sample query", sample), clock_check(self._api.skew_s)]
         return [reached, clock_check(self._api.skew_s)]
-
-    def _query(
-        self, text: str, window: Window, started: float, rows: int, link: str, *, truncated: bool = False
-    ) -> Query:
-        return Query(
-            source=self.name,
-            text=text,
-            link=link,
-            start=window.start,
-            end=window.end,
-            took_ms=round((_now() - started) * 1000, 1),
-            rows=rows,
-            truncated=truncated,
-        )
 
     @property
     def _ui(self) -> str:
@@ -306,8 +282,32 @@ class JaegerCollector:
         return f"{self._ui}/search?{urlencode(args)}"
 
 
-def _now() -> float:
-    return asyncio.get_running_loop().time()
+# --- queries ------------------------------------------------------------------------------------------------
+
+
+def _params_v3(service: str, search: otlp.Search, limit: int) -> Params:
+    params: dict[str, str | int | float | list[str]] = {
+        "query.service_name": service,
+        "query.start_time_min": _rfc3339(search.window.start.timestamp()),
+        "query.start_time_max": _rfc3339(search.window.end.timestamp()),
+        "query.search_depth": limit,
+        "query.num_traces": limit,  # its name on older servers
+    }
+    if search.kind == "slow":
+        params["query.duration_min"] = f"{search.slower_than_ms}ms"
+    if search.kind == "failed":
+        params["query.attributes"] = '{"error":"true"}'
+    return params
+
+
+def _params_v1(service: str, search: otlp.Search, limit: int) -> Params:
+    return {
+        "service": service,
+        "start": int(search.window.start.timestamp() * 1e6),
+        "end": int(search.window.end.timestamp() * 1e6),
+        "limit": limit,
+        **_filters(search),
+    }
 
 
 def _filters(search: otlp.Search) -> dict[str, str]:
@@ -321,7 +321,7 @@ def _filters(search: otlp.Search) -> dict[str, str]:
             return {}
 
 
-def _asked(path: str, params: Params) -> str:
+def _told(path: str, params: Params) -> str:
     return f"{path}?{urlencode(params, doseq=True)}"
 
 
@@ -329,7 +329,7 @@ def _rfc3339(epoch_s: float) -> str:
     return utc(epoch_s).isoformat().replace("+00:00", "Z")
 
 
-# --- answers ------------------------------------------------------------------------------------------------
+# --- rows to telemetry --------------------------------------------------------------------------------------
 
 
 def _streamed(content: bytes) -> otlp.Read:

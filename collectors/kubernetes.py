@@ -29,6 +29,7 @@ from collectors._budget import Budget, SourceSettings, env
 from collectors._http import COMPLAINT, MAX_ANSWER, checked, clock_check, parsed, pause_of
 from collectors._jobs import Job, Part, gather, on_thread
 from collectors._limits import limit_of
+from collectors._queries import asked
 from collectors.base import (
     Change,
     Check,
@@ -41,7 +42,6 @@ from collectors.base import (
     Level,
     LogLine,
     NotFound,
-    Query,
     RateLimited,
     Refused,
     Scope,
@@ -207,6 +207,7 @@ class _Condition(_Object):
     status: str = ""
     reason: str = ""
     message: str = ""
+    last_transition_time: AwareDatetime | None = None
 
 
 class _WorkloadStatus(_Object):
@@ -259,6 +260,7 @@ class _ContainerStatus(_Object):
 
 class _PodStatus(_Object):
     phase: str = ""
+    start_time: AwareDatetime | None = None
     conditions: list[_Condition] = Field(default_factory=list)
     container_statuses: list[_ContainerStatus] = Field(default_factory=list)
     init_container_statuses: list[_ContainerStatus] = Field(default_factory=list)
@@ -267,6 +269,13 @@ class _PodStatus(_Object):
     def containers(self) -> list[_ContainerStatus]:
         """Those that prepare the pod, too."""
         return [*self.container_statuses, *self.init_container_statuses]
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """When the last thing happened to it, as far as it tells."""
+        ended = (c.state.terminated.finished_at for c in self.containers if c.state.terminated)
+        moments = (self.start_time, *ended, *(c.last_transition_time for c in self.conditions))
+        return max((at for at in moments if at), default=None)
 
 
 class _Pod(_Object):
@@ -370,6 +379,7 @@ class _Cluster:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self.timeout_s = settings.timeout_s
         self._client: Any = None
         self._turn = asyncio.Lock()
         self.skew_s: float | None = None
@@ -546,7 +556,6 @@ class KubernetesCollector:
     """One cluster, read-only."""
 
     name = "kubernetes"
-    timeout_s = 20.0
 
     def __init__(self, clock: Clock, settings: Settings) -> None:
         """``settings`` say how the cluster is reached; it is, at the first question."""
@@ -577,8 +586,8 @@ class KubernetesCollector:
                 await self._cluster.json(part, read)
             return read.command
 
-        asked = {f"{read.verb} {read.resource}": partial(reads, read) for read in _every_read("default")}
-        found = await asyncio.gather(*(checked(self.name, self._settings, n, ask) for n, ask in asked.items()))
+        asks = {f"{read.verb} {read.resource}": partial(reads, read) for read in _every_read("default")}
+        found = await asyncio.gather(*(checked(self.name, self._settings, n, ask) for n, ask in asks.items()))
         return [*found, clock_check(self._cluster.skew_s)]
 
     # --- jobs ---
@@ -628,15 +637,11 @@ class KubernetesCollector:
     async def _found(self, look: _Look) -> tuple[str, _Workload]:
         """The workload, whatever its kind. Raises CollectorError."""
         for kind, method in _KINDS:
-            started = monotonic()
             read = _getting(look.at.namespace, look.at.workload, kind, method)
-            try:
+            with suppress(NotFound), asked(look.part, read.command, look.scope.incident) as tally:
                 workload = parsed(_Workload, await self._cluster.json(look.part, read))
-            except NotFound:
-                look.part.queries.append(self._query(read, look.scope, started, 0))
-                continue
-            look.part.queries.append(self._query(read, look.scope, started, 1))
-            return kind, workload
+                tally.rows = 1
+                return kind, workload
         raise NotFound(
             f"{look.at.namespace} has no Deployment, StatefulSet or DaemonSet {look.at.workload}",
             f"correct kubernetes.namespace and kubernetes.workload of {look.service} in the catalogue",
@@ -647,7 +652,8 @@ class KubernetesCollector:
         pods = await self._rows(read, look.scope, look.part, _Pod)
         windows = (look.scope.incident, *look.scope.baseline)
         look.part.logs.extend(line for pod in pods for line in _ended(look.service, pod, windows))
-        look.part.keep(_pod_statuses(look.service, pods, look.scope.incident, self._clock.now()))
+        current = [pod for pod in pods if not _left_over(pod, min(w.start for w in windows))]
+        look.part.keep(_pod_statuses(look.service, current, look.scope.incident, self._clock.now()))
 
     async def _rollouts(self, look: _Look, kind: str, workload: _Workload, selector: str) -> None:
         resource, what = _REVISIONS.get(kind, ("controllerrevisions.apps", "controller_revision"))
@@ -669,7 +675,20 @@ class KubernetesCollector:
 
     async def _rows(self, read: _Read, scope: Scope, part: Part, model: type[_M]) -> list[_M]:
         """The list, page by page. Raises CollectorError if not even one page was read."""
-        started, items, token = monotonic(), list[JsonValue](), ""
+        with asked(part, read.command, scope.incident) as tally:
+            items, token = await self._pages(read, part)
+            tally.rows, tally.truncated = len(items), bool(token)
+        found = list(_understood(model, items))
+        if len(found) < len(items):
+            part.gap(GapReason.FAILED, f"{len(items) - len(found)} rows were not understood: {read.command}")
+        if token:
+            told = f"only the first {len(items):,} rows were read: {read.command}"
+            part.gap(GapReason.TRUNCATED, told, "look at the rest with that command")
+        return found
+
+    async def _pages(self, read: _Read, part: Part) -> tuple[list[JsonValue], str]:
+        """The rows, and the token of the next page where not all were read. Raises CollectorError."""
+        items, token = list[JsonValue](), ""
         for number in range(PAGES):
             paging: dict[str, str | int] = {"limit": PAGE, **({"_continue": token} if token else {})}
             try:
@@ -690,27 +709,10 @@ class KubernetesCollector:
             token = page.metadata.continue_
             if not token:
                 break
-        found = list(_understood(model, items))
-        part.queries.append(self._query(read, scope, started, len(items), truncated=bool(token)))
-        if len(found) < len(items):
-            part.gap(GapReason.FAILED, f"{len(items) - len(found)} rows were not understood: {read.command}")
-        if token:
-            part.gap(GapReason.TRUNCATED, f"only the first {len(items):,} rows were read: {read.command}")
-        return found
-
-    def _query(self, read: _Read, scope: Scope, started: float, rows: int, *, truncated: bool = False) -> Query:
-        return Query(
-            source=self.name,
-            text=read.command,
-            start=scope.incident.start,
-            end=scope.incident.end,
-            took_ms=round((monotonic() - started) * 1000, 1),
-            rows=rows,
-            truncated=truncated,
-        )
+        return items, token
 
 
-# --- what is asked ------------------------------------------------------------------------------------------------
+# --- queries ------------------------------------------------------------------------------------------------
 
 
 def _listing(resource: str, namespace: str, api: str, what: str, **selectors: str) -> _Read:
@@ -767,11 +769,11 @@ def _within(at: datetime | None, windows: Iterable[Window]) -> bool:
 
 
 def _event_lines(service: str, event: _Event, windows: Sequence[Window]) -> Iterator[LogLine]:
-    """An event seen several times is told when it was seen first, and for all other times when it was seen last."""
-    first, last, times = event.first, event.last, event.times
-    moments = [(first, 1), (last, times - 1)] if times > 1 and first != last else [(last, times)]
-    for at, count in moments:
-        if at and _within(at, windows):
+    """An event seen several times is told when it was seen first, and once for each window with its share of the
+    other times.
+    """
+    for at, count in _moments(event, windows):
+        if _within(at, windows):
             yield LogLine(
                 component=service,
                 at=at,
@@ -781,6 +783,26 @@ def _event_lines(service: str, event: _Event, windows: Sequence[Window]) -> Iter
                 instance=event.involved_object.name,
                 count=count,
             )
+
+
+def _moments(event: _Event, windows: Sequence[Window]) -> Iterator[tuple[datetime, int]]:
+    """When it was seen, and how often. Of the times between the first and the last nobody knows more than how many
+    they are; as evenly spread as can be, what goes on since yesterday is nothing new.
+    """
+    first, last, times = event.first, event.last, event.times
+    if not first or not last:
+        return
+    if times == 1 or last <= first:
+        yield last, times
+        return
+    yield first, 1
+    for window in windows:
+        begins, ends = max(window.start, first), min(window.end, last)
+        share = round((times - 1) * max((ends - begins) / (last - first), 0.0))
+        if window.start <= last < window.end:
+            yield last, max(share, 1)
+        elif share:
+            yield begins + (ends - begins) / 2, share
 
 
 def _level(event: _Event) -> Level:
@@ -849,6 +871,12 @@ def _count(service: str, name: str, found: Sequence[str], now: datetime, among: 
     """How many there are where there should be none, and the first few by name."""
     named = "; ".join([among, *found[:NAMED]])[:MESSAGE_LENGTH]
     return Status(component=service, name=f"kubernetes.{name}", at=now, observed=len(found), expected=0, detail=named)
+
+
+def _left_over(pod: _Pod, since: datetime) -> bool:
+    """Whether it failed before all that is looked at: a pod that was evicted is listed until somebody deletes it."""
+    ended = pod.status.ended_at
+    return pod.status.phase == "Failed" and ended is not None and ended < since
 
 
 def _failing(pod: _Pod) -> str:

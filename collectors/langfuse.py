@@ -19,12 +19,24 @@ from math import isfinite
 from typing import Literal, cast
 
 import httpx
-from pydantic import AliasChoices, AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, SecretStr, ValidationError
+from pydantic import (
+    AliasChoices,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 from pydantic.alias_generators import to_camel
 
 from collectors._budget import Budget, SourceSettings, env
 from collectors._http import Api, Params, checked, clock_check, parsed
 from collectors._jobs import Job, Part, gather
+from collectors._queries import asked
+from collectors._urls import base_url as checked_url
 from collectors._windows import concatenated, joined, whole_periods
 from collectors.base import (
     Change,
@@ -35,7 +47,6 @@ from collectors.base import (
     LangfuseTraces,
     LogLine,
     NotFound,
-    Query,
     Refused,
     Scope,
     Series,
@@ -85,6 +96,11 @@ class Settings(SourceSettings):
     secret_key: SecretStr | None = Field(default=None, description="Secret key of the project, sk-lf-…")
     project_id: str | None = Field(default=None, description="ID of the project: queries link to it")
     rows_per_search: int = Field(default=300, ge=10, le=10_000, description="Observations that one search may read")
+
+    @field_validator("host", "base_url")
+    @classmethod
+    def _usable(cls, url: str | None) -> str | None:
+        return checked_url(url) if url else None
 
     @property
     def url(self) -> str | None:
@@ -168,7 +184,7 @@ class _Project(_Wire):
     name: str = ""
 
 
-# --- what is asked ------------------------------------------------------------------------------------------
+# --- queries ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -242,11 +258,11 @@ class LangfuseCollector:
     """One Langfuse project, read-only."""
 
     name = "langfuse"
-    timeout_s = 20.0
 
     def __init__(self, clock: Clock, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
         """``transport`` replaces the network. ``settings`` must hold where it is, and both keys."""
         self._clock, self._settings = clock, settings
+        self.timeout_s = settings.timeout_s
         keys = [key.get_secret_value() if key else "" for key in (settings.public_key, settings.secret_key)]
         self._api = Api(
             "Langfuse",
@@ -321,21 +337,23 @@ class LangfuseCollector:
                 return
             await self._keep_series(part, target, _rows_question(traces, "scores"), windows)
 
-    async def _keep_series(self, part: Part, target: Target, query: str, windows: Iterable[Window]) -> None:
+    async def _keep_series(self, part: Part, target: Target, query: str, windows: Sequence[Window]) -> None:
         pieces: defaultdict[SeriesRef, list[Series]] = defaultdict(list)
-        for window in windows:
-            points = await self._points(part, query, whole_periods(window, 60))
-            for series in _series(target.service, query, points):
-                pieces[series.ref].append(series)
-        part.keep(concatenated(found) for found in pieces.values())
+        try:
+            for window in reversed(windows):  # the incident first
+                points = await self._points(part, query, whole_periods(window, 60))
+                for series in _series(target.service, query, points):
+                    pieces[series.ref].append(series)
+        finally:  # also if the source fails, or time is up
+            part.keep(concatenated(found) for found in pieces.values())
 
     async def _points(self, part: Part, query: str, window: Window) -> _Points:
         """What a query of the metrics API, or a count of rows, gives over a window. Raises CollectorError."""
-        asked = cast("_Row", json.loads(query))
-        of = asked.pop("rows", None)
+        question = cast("_Row", json.loads(query))
+        of = question.pop("rows", None)
         if of is None:
             return _tabled(await self._metrics(part, query, window), window)
-        traces = LangfuseTraces.model_validate(asked)
+        traces = LangfuseTraces.model_validate(question)
         if of == "scores":
             return _averaged([score async for score in self._score_rows(part, traces, window)])
         observations = [one async for one in self._observations(part, traces, window)]
@@ -345,17 +363,19 @@ class LangfuseCollector:
         return _counted(observations)
 
     async def _metrics(self, part: Part, query: str, window: Window) -> list[_Row]:
-        started = _now()
         path = "/api/public/v2/metrics" if await self._knows_v2(part) else "/api/public/metrics"
         bounds = {"fromTimestamp": _iso(window.start), "toTimestamp": _iso(window.end)}
-        asked = json.loads(query) | bounds | {"config": {"row_limit": MAX_METRIC_ROWS}}
-        params = {"query": json.dumps(asked, ensure_ascii=False)}
-        page = parsed(_Page, await self._api.json(part, path, needs=NEEDS, params=params))
-        rows = [row for row in page.data if isinstance(row, dict)]
-        truncated = len(rows) >= MAX_METRIC_ROWS
-        part.queries.append(self._query(f"{path}?query={query}", window, started, len(rows), truncated=truncated))
-        if truncated:
-            part.gap(GapReason.TRUNCATED, f"only {MAX_METRIC_ROWS} rows of metrics came: {query}"[:300])
+        question = json.loads(query) | bounds | {"config": {"row_limit": MAX_METRIC_ROWS}}
+        params = {"query": json.dumps(question, ensure_ascii=False)}
+        with asked(part, f"{path}?query={query}", window, _link(self._settings)) as tally:
+            page = parsed(_Page, await self._api.json(part, path, needs=NEEDS, params=params))
+            rows = [row for row in page.data if isinstance(row, dict)]
+            tally.rows, tally.truncated = len(rows), len(rows) >= MAX_METRIC_ROWS
+        if tally.truncated:
+            told = f"only {MAX_METRIC_ROWS} rows of metrics came: {query}"[:300]
+            part.gap(
+                GapReason.TRUNCATED, told, "name a trace or an environment in langfuse of the service, in the catalogue"
+            )
         return rows
 
     async def _new_versions(self, part: Part, target: Target, query: str, windows: Iterable[Window]) -> None:
@@ -384,27 +404,28 @@ class LangfuseCollector:
         self, part: Part, traces: LangfuseTraces, window: Window, level: str = ""
     ) -> AsyncIterator[_Observation]:
         """The newest first. Raises CollectorError."""
-        started, rows, malformed, truncated = _now(), 0, 0, False
+        malformed = 0
         v2 = await self._knows_v2(part)
         path = "/api/public/v2/observations" if v2 else "/api/public/observations"
         wanted = None if v2 else await self._trace_ids(part, traces, window)
-        async with aclosing(self._pages(part, path, _row_params(traces, window, level, v2=v2), v2=v2)) as pages:
-            async for row, last in pages:
-                rows += 1
-                truncated = not last and rows >= self._settings.rows_per_search
-                try:
-                    one = _Observation.model_validate(row)
-                except ValidationError:
-                    malformed += 1
-                else:
-                    if window.start <= one.start_time < window.end and (wanted is None or one.trace_id in wanted):
-                        yield one
-                if truncated:
-                    break
         about = " ".join(filter(None, (path, level, json.dumps(_filters(traces), ensure_ascii=False))))
+        rows = self._pages(part, path, _row_params(traces, window, level, v2=v2), v2=v2)
+        with asked(part, about, window, _link(self._settings)) as tally:
+            async with aclosing(rows) as pages:
+                async for row, last in pages:
+                    tally.rows += 1
+                    tally.truncated = not last and tally.rows >= self._settings.rows_per_search
+                    try:
+                        one = _Observation.model_validate(row)
+                    except ValidationError:
+                        malformed += 1
+                    else:
+                        if window.start <= one.start_time < window.end and (wanted is None or one.trace_id in wanted):
+                            yield one
+                    if tally.truncated:
+                        break
         if malformed:
             part.gap(GapReason.FAILED, f"{malformed} rows were not understood: {about}")
-        part.queries.append(self._query(about, window, started, rows, truncated=truncated))
 
     async def _pages(
         self, part: Part, path: str, params: dict[str, str | int | float | list[str]], *, v2: bool
@@ -449,19 +470,19 @@ class LangfuseCollector:
         }
         if traces.tags:
             params["traceTags"] = list(traces.tags)
-        started, rows, malformed = _now(), 0, 0
-        async for row, _ in self._pages(part, "/api/public/v2/scores", params, v2=False):
-            rows += 1
-            try:
-                score = _Score.model_validate(row)
-            except ValidationError:
-                malformed += _is_number(row)
-                continue
-            if score.data_type in ("NUMERIC", "BOOLEAN") and window.start <= score.timestamp < window.end:
-                yield score
+        malformed, path = 0, "/api/public/v2/scores"
+        with asked(part, path, window, _link(self._settings)) as tally:
+            async for row, _ in self._pages(part, path, params, v2=False):
+                tally.rows += 1
+                try:
+                    score = _Score.model_validate(row)
+                except ValidationError:
+                    malformed += _is_number(row)
+                    continue
+                if score.data_type in ("NUMERIC", "BOOLEAN") and window.start <= score.timestamp < window.end:
+                    yield score
         if malformed:
-            part.gap(GapReason.FAILED, f"{malformed} rows were not understood: /api/public/v2/scores")
-        part.queries.append(self._query("/api/public/v2/scores", window, started, rows, truncated=False))
+            part.gap(GapReason.FAILED, f"{malformed} rows were not understood: {path}")
 
     async def _knows_v2(self, part: Part) -> bool:
         """Asked once; 404 or 501 says no. Raises CollectorError."""
@@ -500,7 +521,9 @@ class LangfuseCollector:
             return f"observations are read by version {version} of the API"
 
         async def metrics(part: Part) -> str:
-            return f"{len(await self._metrics(part, _levels(LangfuseTraces()), window))} rows of the last 10 minutes"
+            whole_project = LangfuseTraces.model_construct()
+            rows = await self._metrics(part, _levels(whole_project), window)
+            return f"{len(rows)} rows of the last 10 minutes"
 
         return [
             await look("reachable", health, "check LANGFUSE_HOST"),
@@ -509,22 +532,6 @@ class LangfuseCollector:
             await look("metrics", metrics, "update Langfuse; until then calls are counted from rows"),
             clock_check(self._api.skew_s),
         ]
-
-    def _query(self, text: str, window: Window, started: float, rows: int, *, truncated: bool) -> Query:
-        return Query(
-            source=self.name,
-            text=text,
-            link=_link(self._settings),
-            start=window.start,
-            end=window.end,
-            took_ms=round((_now() - started) * 1000, 1),
-            rows=rows,
-            truncated=truncated,
-        )
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 def _link(settings: Settings) -> str | None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from math import ceil
+from math import ceil, floor
 from urllib.parse import urlencode
 
 import httpx
@@ -25,16 +25,16 @@ from collectors._jobs import Job, Part, gather
 from collectors._prometheus_family import (
     FamilySettings,
     Row,
-    asked,
     client,
+    complete,
     data_of,
     literal,
     matchers,
     not_understood,
     readable,
-    require,
     rows_of,
 )
+from collectors._queries import asked
 from collectors._windows import joined, whole_periods
 from collectors.base import (
     Check,
@@ -69,7 +69,7 @@ SAMPLE_SLICES, SAMPLE_PER_SLICE = 5, 100  # of the other lines: some of each fif
 MAX_MESSAGE = 8000  # characters of a line
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-_PROBLEM_LEVELS = "(?i)(warn|err|crit|fatal|alert|emerg|panic|severe).*"
+_PROBLEM_LEVELS = "(?i)(warn|err|crit|fatal|alert|emerg|panic|severe).*|[456]0"
 _PROBLEM_WORDS = "(?i)(error|exception|fatal|panic|timeout|timed out|refused|denied)"
 _LEVEL_NUMBERS: dict[str, Level] = {"20": "debug", "30": "info", "40": "warning", "50": "error", "60": "critical"}
 _LEVEL_FIELDS = ("detected_level", "level", "severity", "severity_text", "log.level", "levelname", "lvl")
@@ -94,9 +94,7 @@ class Settings(FamilySettings):
 
 def create(clock: Clock, declared: Declared) -> "LokiCollector":
     """The collector of the server that the settings name. Raises ValueError naming a missing setting."""
-    settings = Settings()
-    require(settings, "loki", "/loki/api")
-    return LokiCollector(clock, settings)
+    return LokiCollector(clock, complete(Settings(), "loki", "/loki/api"))
 
 
 # --- what Loki answers --------------------------------------------------------------------------------------
@@ -130,6 +128,7 @@ class _Search:
     newest_first: bool = False
     untold: Level = "error"  # the level of a line that tells none: problems are what is looked for
     after: "_Search | None" = None  # has read the lines before these
+    share: float = 1.0  # how many lines each that is read stands for
     start_ns: int = 0
     end_ns: int = 0
     rows: int = 0
@@ -163,6 +162,11 @@ class _Search:
             self._move_to(self.end_ns - 2 if self.newest_first else self.start_ns + 1)
         return new
 
+    def counts(self, new: Sequence[_Entry]) -> Iterator[tuple[_Entry, int]]:
+        """The lines just taken, with how many each stands for; in all as many as there are."""
+        for number, entry in enumerate(new, start=self.rows - len(new)):
+            yield entry, floor((number + 1) * self.share) - floor(number * self.share)
+
     def _move_to(self, ns: int) -> None:
         if self.newest_first:
             self.end_ns = ns + 1
@@ -170,15 +174,24 @@ class _Search:
             self.start_ns = ns
 
 
+@dataclass(frozen=True)
+class _Volume:
+    """How many lines there are, by the minute; and the label that tells their level, "" if there is none."""
+
+    label: str
+    problems: Mapping[float, float]
+    others: Mapping[float, float]
+
+
 class LokiCollector:
     """One Loki, read-only."""
 
     name = "loki"
-    timeout_s = 20.0
 
     def __init__(self, clock: Clock, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
         """``transport`` replaces the network. ``settings`` must hold the URL."""
         self._clock, self._settings = clock, settings
+        self.timeout_s = settings.timeout_s
         self._api = Api(
             "Loki",
             client(settings, auth=None, transport=transport),
@@ -219,23 +232,24 @@ class LokiCollector:
             yield f"logs of {target.service}", partial(self._logs, scope, target)
 
     async def _logs(self, scope: Scope, target: Target, part: Part) -> None:
-        label = await self._volume(scope, target, part)
-        if label is None:
+        volume = await self._volume(scope, target, part)
+        if volume is None:
             return
-        streams = _selector(target)
-        problems, others = f"{streams} {_problems(label)}", f"{streams} {_others(label)}"
-        onset = _Search(problems, scope.incident, PROBLEMS)
+        problems = f"{_selector(target)} {_problems(volume.label)}"
+        share = _share(volume.problems, scope.incident, PROBLEMS + LATEST_PROBLEMS)
+        onset = _Search(problems, scope.incident, PROBLEMS, share=share)
         await self._lines(target, onset, part)
         if onset.more:  # the onset tells most; after it, how it is now
-            latest = _Search(problems, scope.incident, LATEST_PROBLEMS, newest_first=True, after=onset)
+            latest = _Search(problems, scope.incident, LATEST_PROBLEMS, newest_first=True, after=onset, share=share)
             await self._lines(target, latest, part)
-        await self._sample(target, others, scope.incident, part)
+        await self._sample(target, volume, scope.incident, part)
         for window in scope.baseline[:1]:
-            await self._lines(target, _Search(problems, window, USUAL_PROBLEMS), part)
-            await self._sample(target, others, window, part)
+            share = _share(volume.problems, window, USUAL_PROBLEMS)
+            await self._lines(target, _Search(problems, window, USUAL_PROBLEMS, share=share), part)
+            await self._sample(target, volume, window, part)
 
-    async def _volume(self, scope: Scope, target: Target, part: Part) -> str | None:
-        """Counts by level. Gives the label that tells the level, "" if there is none; None if there are no lines."""
+    async def _volume(self, scope: Scope, target: Target, part: Part) -> _Volume | None:
+        """Counts by level; None if there are no lines."""
         windows = joined((scope.incident, *scope.baseline))
         read = [(window, await self._by_level(target, window, part)) for window in windows]
         rows = [row for _, found in read for row in found]
@@ -247,20 +261,27 @@ class LokiCollector:
             )
             return None
         label = next((name for name in ("detected_level", "level") if any(_told(row, name) for row in rows)), "")
+        every = _summed(rows)
         if label:
-            read += await self._other_days(scope, target, part)
+            problems = _summed(row for row in rows if re.fullmatch(_PROBLEM_LEVELS, row.labels.get(label, "")))
+            try:
+                await self._other_days(scope, target, read, part)
+            finally:  # also if time is up
+                part.keep(self._series(target, label, read))
         else:  # what has no level has to be counted by its words
             read = [(window, await self._by_words(target, window, part)) for window in windows]
-        part.keep(self._series(target, label, read))
-        return label
+            problems = _summed(row for _, found in read for row in found)
+            part.keep(self._series(target, label, read))
+        return _Volume(label, problems, every - problems)
 
-    async def _other_days(self, scope: Scope, target: Target, part: Part) -> list[tuple[Window, list[Row]]]:
+    async def _other_days(self, scope: Scope, target: Target, read: list[tuple[Window, list[Row]]], part: Part) -> None:
         """The alerted service's counts of the same hours of other days; logs are often not kept that long."""
         try:
-            return [(w, await self._by_level(target, w, part)) for w in scope.seasonal if target.hops == 0]
+            for window in scope.seasonal if target.hops == 0 else ():
+                rows = await self._by_level(target, window, part)
+                read.append((window, rows))
         except CollectorError as error:
             part.fail(error)
-            return []
 
     async def _by_level(self, target: Target, window: Window, part: Part) -> list[Row]:
         query = f"sum by (detected_level, level) (count_over_time({_selector(target)} [{COUNT_S}s]))"
@@ -268,11 +289,13 @@ class LokiCollector:
 
     async def _by_words(self, target: Target, window: Window, part: Part) -> list[Row]:
         """Lines with words of trouble. There are other lines, so that none of these is 0 and not unknown."""
-        rows = await self._counts(part, _count_ref(target, "", "").query, window)
+        rows = await self._counts(part, _count_ref(target, "").query, window)
         return rows or [Row({}, ())]
 
     def _series(self, target: Target, label: str, read: Sequence[tuple[Window, Sequence[Row]]]) -> list[Series]:
-        """One series for each level; a minute without such lines is 0, in a window that has lines at all."""
+        """One series for each level, however it is written; a minute without such lines is 0, in a window that has
+        lines at all.
+        """
         counts: dict[str, Counter[float]] = {}
         minutes: set[float] = set()
         for window, rows in read:
@@ -280,16 +303,25 @@ class LokiCollector:
                 counts.setdefault(row.labels.get(label, ""), Counter()).update(dict(row.points))
             minutes.update(self._minutes(window) if rows else ())
         most = sorted(counts, key=lambda level: (-counts[level].total(), level))[:MAX_LEVELS]
-        filled = (_filled(_count_ref(target, label, level), counts[level], minutes) for level in most)
+        alike: dict[str, list[str]] = {}
+        for word in most:
+            alike.setdefault(_level_name(word), []).append(word)
+        filled = (
+            _filled(_count_ref(target, label, *words), sum((counts[word] for word in words), Counter()), minutes)
+            for words in alike.values()
+        )
         return [series for series in filled if series.epoch_s]
 
-    async def _sample(self, target: Target, query: str, window: Window, part: Part) -> None:
-        """Some lines of each part of the window."""
+    async def _sample(self, target: Target, volume: _Volume, window: Window, part: Part) -> None:
+        """Some of the lines that are no problems, of each part of the window."""
+        query = f"{_selector(target)} {_others(volume.label)}"
         length = (window.end - window.start) / SAMPLE_SLICES
         for index in range(SAMPLE_SLICES):
             start = window.start + index * length
             part_of_it = Window(start=start, end=start + length)
-            await self._lines(target, _Search(query, part_of_it, SAMPLE_PER_SLICE, untold="info"), part)
+            share = _share(volume.others, part_of_it, SAMPLE_PER_SLICE)
+            search = _Search(query, part_of_it, SAMPLE_PER_SLICE, untold="info", share=share)
+            await self._lines(target, search, part)
 
     async def _lines(self, target: Target, search: _Search, part: Part) -> None:
         """Keep the lines, page by page, until the budget of rows is used up."""
@@ -299,9 +331,10 @@ class LokiCollector:
                 page, size = await self._page(search, limit, part)
                 new = search.take(page, size >= limit)
                 tally.rows, tally.truncated = search.rows, search.more
-                await part.keep_logs(_log_line(target.service, entry, search.untold) for entry in new)
+                await part.keep_logs(_log_lines(target.service, search, new))
         if search.skipped:
-            part.gap(GapReason.TRUNCATED, f"more than {PAGE} lines of one moment were not all read: {search.query}")
+            told = f"more than {PAGE} lines of one moment were not all read: {search.query}"
+            part.gap(GapReason.TRUNCATED, told, "let the service log times as finely as its clock has them")
 
     # --- requests ---
 
@@ -421,17 +454,39 @@ def _others(label: str) -> str:
     return f"| {label}!~{literal(_PROBLEM_LEVELS)}" if label else f"!~ {literal(_PROBLEM_WORDS)}"
 
 
-def _count_ref(target: Target, label: str, level: str) -> SeriesRef:
-    """How to count the lines of that level again; without a label those with words of trouble."""
-    condition = f"| {label}={literal(level)}" if label else _problems("")
+def _count_ref(target: Target, label: str, *words: str) -> SeriesRef:
+    """How to count the lines of a level again, by the words for it; without a label those with words of trouble."""
+    condition = f"| {label}={literal(''.join(words))}"
+    if len(words) > 1:
+        condition = f"| {label}=~{literal('|'.join(map(re.escape, words)))}"
     return SeriesRef(
         source="loki",
         component=target.service,
-        metric=f"log_lines_{level[:40] or 'without_level'}" if label else "log_lines_error",
+        metric=f"log_lines_{_level_name(words[0])}" if label else "log_lines_error",
         statistic="sum",
         unit="lines/min",
-        query=f"sum(count_over_time({_selector(target)} {condition} [{COUNT_S}s]))",
+        query=f"sum(count_over_time({_selector(target)} {condition if label else _problems('')} [{COUNT_S}s]))",
     )
+
+
+def _level_name(word: str) -> str:
+    """Of a metric: by our words for levels its name tells what is bad. What is critical is an error, too."""
+    level = _LEVEL_NUMBERS.get(word) or level_of(word)
+    return "without_level" if word in ("", "unknown") else "error" if level == "critical" else level
+
+
+def _summed(rows: Iterable[Row]) -> Counter[float]:
+    """Lines by the minute."""
+    found: Counter[float] = Counter()
+    for row in rows:
+        found.update(dict(row.points))
+    return found
+
+
+def _share(counts: Mapping[float, float], window: Window, most: int) -> float:
+    """How many of the window's lines each one stands for, if at most so many are read."""
+    start, end = window.start.timestamp(), window.end.timestamp()
+    return max(sum(count for at, count in counts.items() if start <= at < end) / most, 1.0)
 
 
 def _told(row: Row, label: str) -> bool:
@@ -443,7 +498,7 @@ def _mend(detail: str) -> str:
     for setting, complaints in _LIMITS.items():
         if any(complaint in detail for complaint in complaints):
             return f"raise {setting} in Loki's limits_config, or narrow loki of the service in the catalogue"
-    return ""
+    return "correct loki of the service in the catalogue: label matchers of LogQL"
 
 
 def _ns(moment: datetime) -> int:
@@ -482,6 +537,13 @@ def _flat(fields: Mapping[str, JsonValue]) -> dict[str, str]:
         elif isinstance(value, str | int | float):
             found[name] = str(value)
     return found
+
+
+def _log_lines(service: str, search: _Search, new: Sequence[_Entry]) -> Iterator[LogLine]:
+    """One that stands for others is told without its span: a span with holes tells a wrong story."""
+    for entry, count in search.counts(new):
+        line = _log_line(service, entry, search.untold)
+        yield line if search.share == 1.0 else line.model_copy(update={"count": count, "span_id": ""})
 
 
 def _log_line(service: str, entry: _Entry, untold: Level) -> LogLine:

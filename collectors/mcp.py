@@ -5,6 +5,7 @@ with ``{service}``, ``{start}``, …) and what its answer is: a document, log li
 called, and none that its server does not mark read-only, unless ``read_only: true`` vouches for it.
 """
 
+import asyncio
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from typing import Any
 
 import httpx2
 import jmespath  # type: ignore[import-untyped]
+from dotenv import dotenv_values
 from jmespath.exceptions import JMESPathError  # type: ignore[import-untyped]
 from mcp import MCPError, StdioServerParameters
 from mcp.client import Client
@@ -71,7 +73,7 @@ def create(clock: Clock, declared: Declared) -> "McpCollector":
     if not declared.mcp:
         raise ValueError("The collector 'mcp' needs servers: add mcp: to autopilot.yaml.")
     for name, server in declared.mcp.items():
-        if server.token_variable and not os.environ.get(server.token_variable):
+        if server.token_variable and not _token(server):
             raise ValueError(f"The MCP server {name!r} needs {server.token_variable}, the variable with its token.")
         for expression in (x for tool in server.tools for x in (tool.rows, *tool.fields.values())):
             _compiled(expression)
@@ -82,10 +84,10 @@ class McpCollector:
     """Every declared MCP server. A connection lives as long as one collection."""
 
     name = "mcp"
-    timeout_s = 20.0
 
     def __init__(self, servers: Mapping[str, McpServer], settings: Settings) -> None:
         self._servers, self._settings = servers, settings
+        self.timeout_s = settings.timeout_s
 
     async def collect(self, scope: Scope) -> Telemetry:
         """What the listed tools answer for the services in play. Raises CollectorError."""
@@ -99,25 +101,25 @@ class McpCollector:
 
     async def check(self) -> list[Check]:
         """Whether each server answers, and each listed tool is there and read-only."""
-        found: list[Check] = []
-        for name, server in self._servers.items():
-            found.append(await checked(self.name, self._settings, name, partial(self._told, name)))
-            for tool in server.tools:
-                read = partial(self._is_usable, name, tool)
-                found.append(await checked(self.name, self._settings, f"{name}: {tool.tool}", read))
-        return found
+        found = await asyncio.gather(*(self._checks(name) for name in self._servers))
+        return [check for checks in found for check in checks]
 
     async def aclose(self) -> None:
         """Nothing is kept open."""
 
-    async def _told(self, name: str, part: Part) -> str:
-        async with _connected(name, self._servers[name]) as client:
-            return f"{len((await client.list_tools()).tools)} tools, protocol {client.protocol_version}"
+    async def _checks(self, name: str) -> list[Check]:
+        known: dict[str, bool] = {}
+        answers = await checked(self.name, self._settings, name, partial(self._told, name, known))
+        tools = self._servers[name].tools
+        if answers.status == "failed":
+            why = "the server gave no list of its tools"
+            return [answers, *(Check(name=f"{name}: {t.tool}", status="skipped", detail=why) for t in tools)]
+        return [answers, *(_is_usable(name, tool, known) for tool in tools)]
 
-    async def _is_usable(self, name: str, tool: McpTool, part: Part) -> str:
+    async def _told(self, name: str, known: dict[str, bool], part: Part) -> str:
         async with _connected(name, self._servers[name]) as client:
-            _require(name, tool, await _read_only(client))
-        return "there, and read-only"
+            known |= await _read_only(client)
+            return f"{len(known)} tools, protocol {client.protocol_version}"
 
     async def _server(self, scope: Scope, name: str, part: Part) -> None:
         server = self._servers[name]
@@ -158,14 +160,14 @@ class McpCollector:
     def _take(self, server: str, tool: McpTool, target: Target, content: JsonValue, text: str, part: Part) -> int:
         """Keep what the answer holds; how many rows that is."""
         if tool.gives == "document":
-            found = _compiled(tool.rows).search(content) if tool.rows != "@" else text
+            found = _rows(server, tool, content) if tool.rows != "@" else text
             told = found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
             if told.strip() and found is not None:
                 title = f"{server}: {tool.tool}"
                 why = f"what the tool says of {target.service}"
                 part.keep([Document(title=title, text=told[:LONGEST], services=(target.service,), why=why)])
             return 1
-        rows = _compiled(tool.rows).search(content)
+        rows = _rows(server, tool, content)
         rows = rows if isinstance(rows, list) else []
         kept = [row for row in (_row(tool, target, row) for row in rows[:MAX_ROWS]) if row]
         part.logs.extend(row for row in kept if isinstance(row, LogLine))
@@ -185,7 +187,7 @@ class McpCollector:
 @asynccontextmanager
 async def _connected(name: str, server: McpServer) -> AsyncIterator[Client]:
     """Raises CollectorError, also for what goes wrong while it is used."""
-    token = os.environ.get(server.token_variable, "") if server.token_variable else ""
+    token = _token(server)
     with _telling(name):
         if server.command:
             parameters = StdioServerParameters(
@@ -237,10 +239,26 @@ def _leaf(error: BaseException | None) -> BaseException | None:
     return error
 
 
+def _token(server: McpServer) -> str:
+    """From the environment, or from ``.env``, as every setting; empty where none is named or set."""
+    name = server.token_variable
+    return os.environ.get(name, "") or dotenv_values(".env").get(name) or "" if name else ""
+
+
 async def _read_only(client: Client) -> dict[str, bool]:
     """Every tool there is, and whether its server says that it changes nothing."""
     tools = (await client.list_tools()).tools
     return {tool.name: bool(tool.annotations and tool.annotations.read_only_hint) for tool in tools}
+
+
+def _is_usable(server: str, tool: McpTool, known: Mapping[str, bool]) -> Check:
+    name = f"{server}: {tool.tool}"
+    try:
+        _require(server, tool, known)
+    except Refused as error:
+        return Check(name=name, status="failed", detail=error.detail, mend=error.mend)
+    seen = "there, and read-only" if known[tool.tool] else "there; read_only: true vouches for it"
+    return Check(name=name, status="ok", detail=seen)
 
 
 def _require(server: str, tool: McpTool, known: Mapping[str, bool]) -> None:
@@ -305,9 +323,24 @@ def _content(result: CallToolResult, text: str) -> JsonValue:
     return parsed
 
 
+def _rows(server: str, tool: McpTool, content: JsonValue) -> JsonValue:
+    """What ``rows`` selects. Raises Refused if the answer is not what its functions work on."""
+    try:
+        selected: JsonValue = _compiled(tool.rows).search(content)
+    except JMESPathError as error:
+        mend = f"check rows: of mcp.{server}.tools in autopilot.yaml"
+        raise Refused(
+            f"{server}: {tool.tool}: the answer is not what {tool.rows!r} reads: {error}"[:300], mend
+        ) from None
+    return selected
+
+
 def _row(tool: McpTool, target: Target, row: JsonValue) -> LogLine | Change | None:
     """One row by the declared fields; None if it cannot be one."""
-    found: dict[str, Any] = {field: _compiled(path).search(row) for field, path in tool.fields.items()}
+    try:
+        found: dict[str, Any] = {field: _compiled(path).search(row) for field, path in tool.fields.items()}
+    except JMESPathError:  # a function that does not work on what this row holds
+        return None
     known = {field: value for field, value in found.items() if value is not None}
     kind = LogLine if tool.gives == "logs" else Change
     if kind is LogLine:

@@ -2,7 +2,7 @@
 
 A service's series are those with the catalogue's ``prometheus`` matchers, without any ``service="<name>"``; no other
 label is guessed. What there is of them is asked first, then one aggregated query for each metric. Amazon's wants
-``aps:QueryMetrics``, ``aps:GetLabels`` and ``aps:GetMetricMetadata``.
+``aps:QueryMetrics``, ``aps:GetLabels``, ``aps:GetMetricMetadata`` and ``aps:ListAlerts``.
 """
 
 import asyncio
@@ -16,23 +16,22 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import httpx
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, ClientError
 from botocore.session import Session
 from pydantic import AwareDatetime, BaseModel, Field, JsonValue
 
 from collectors._budget import Budget, env
-from collectors._http import Api, Params, checked, clock_check, parsed
+from collectors._http import COMPLAINT, Api, Params, checked, clock_check, parsed
 from collectors._jobs import Job, Part, gather
 from collectors._prometheus_family import (
     FamilySettings,
     Row,
-    asked,
     client,
+    complete,
     data_of,
     literal,
     matchers,
     readable,
-    require,
     rows_of,
 )
 from collectors._promql import (
@@ -45,6 +44,7 @@ from collectors._promql import (
     selector,
     without_threshold,
 )
+from collectors._queries import asked
 from collectors._windows import concatenated, joined, whole_periods
 from collectors.base import (
     Change,
@@ -76,6 +76,7 @@ MAX_NAMES = 5000  # metric names of one service
 MAX_BUILDS = 5  # metrics of one service that tell a version
 MAX_EXPRESSION = 4000  # characters
 QUERY_TIMEOUT_S = 10
+REWRITE = "narrow prometheus of the service in the catalogue, or raise the limit that the answer names"
 _NAME = re.compile(r"[a-zA-Z_:][\w:.]*", re.ASCII)
 
 
@@ -95,15 +96,11 @@ class Settings(FamilySettings):
 
 def create(clock: Clock, declared: Declared) -> "PrometheusCollector":
     """The collector of the server that the settings name. Raises ValueError naming a missing setting."""
-    settings = Settings()
-    require(settings, "prometheus", "/api")
-    return PrometheusCollector(clock, settings)
+    return PrometheusCollector(clock, complete(Settings(), "prometheus"))
 
 
 class SigV4(httpx.Auth):
     """Signs requests to Amazon Managed Prometheus with the credentials of AWS's default chain."""
-
-    requires_request_body = True
 
     def __init__(self, region: str, session: Session | None = None) -> None:
         self._region, self._session = region, session or Session()
@@ -117,15 +114,16 @@ class SigV4(httpx.Auth):
         mend = "give this process AWS credentials: environment, profile or role"
         try:
             credentials = self._session.get_credentials()
-        except BotoCoreError as error:
-            raise Forbidden(f"no AWS credentials: {error}", mend) from None
-        if credentials is None:
-            raise Forbidden("there are no AWS credentials", mend)
+            if credentials is None:
+                raise Forbidden("there are no AWS credentials", mend)
+            frozen = credentials.get_frozen_credentials()  # which may have to be fetched again
+        except (BotoCoreError, ClientError, RuntimeError) as error:
+            raise Forbidden(f"no AWS credentials: {error}"[:COMPLAINT], mend) from None
         url = request.url.copy_with(query=_as_signed(request.url.query))
         request.url = url
         kept = {name: request.headers[name] for name in ("host", "content-type") if name in request.headers}
         signed = AWSRequest(method=request.method, url=str(url), data=request.content, headers=kept)
-        SigV4Auth(credentials.get_frozen_credentials(), "aps", self._region).add_auth(signed)
+        SigV4Auth(frozen, "aps", self._region).add_auth(signed)
         return {name: str(signed.headers[name]) for name in signed.headers}
 
 
@@ -164,11 +162,11 @@ class PrometheusCollector:
     """One Prometheus, read-only."""
 
     name = "prometheus"
-    timeout_s = 20.0
 
     def __init__(self, clock: Clock, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
         """``transport`` replaces the network. ``settings`` must hold the URL."""
         self._clock, self._settings = clock, settings
+        self.timeout_s = settings.timeout_s
         auth = SigV4(settings.sigv4_region) if settings.sigv4_region else None
         self._api = Api(
             "Prometheus",
@@ -246,12 +244,14 @@ class PrometheusCollector:
         refs = references(known)
         most = METRICS_PER_SERVICE.get(target.hops, METRICS_FAR_AWAY)
         if len(refs) > most:
-            part.gap(GapReason.TRUNCATED, f"{target.service}: {most} of {len(refs)} metric queries were asked")
+            told = f"{target.service}: {most} of {len(refs)} metric queries were asked, the most telling"
+            part.gap(GapReason.TRUNCATED, told, f"narrow prometheus of {target.service} in the catalogue")
         await self._versions(scope, known, part)
         windows = joined((scope.incident, *scope.baseline))
         async with asyncio.TaskGroup() as group:
             for ref in refs[:most]:
                 group.create_task(self._read(part, ref, windows))
+        part.series.sort(key=lambda one: refs.index(one.ref))  # most telling first, not the fastest
         if target.hops == 0:
             await self._other_days(scope, part)
 
@@ -280,7 +280,8 @@ class PrometheusCollector:
         found = await self._values(part, "label/__name__/values", chosen, window)
         names = [name for name in found if _NAME.fullmatch(name)]
         if len(found) > MAX_NAMES:
-            part.gap(GapReason.TRUNCATED, f"{chosen}: {MAX_NAMES} of {len(found)} metric names were looked at")
+            told = f"{chosen}: {MAX_NAMES} of {len(found)} metric names were looked at"
+            part.gap(GapReason.TRUNCATED, told, "narrow prometheus of the service in the catalogue")
         return sorted(names)[:MAX_NAMES]
 
     async def _failing(self, part: Part, chosen: str, window: Window) -> dict[str, tuple[str, str]]:
@@ -288,10 +289,10 @@ class PrometheusCollector:
         failing: dict[str, tuple[str, str]] = {}
         try:
             labels = await self._values(part, "labels", f"{{{chosen}}}", window)
-            for label in FAILURES.keys() & set(labels):
+            for label in (one for one in FAILURES if one in labels):  # in this order: a metric may have several
                 failed = f"{{{chosen},{label}=~{literal(FAILURES[label])}}}"
                 for name in await self._names(part, failed, window):
-                    failing[name] = label, FAILURES[label]
+                    failing.setdefault(name, (label, FAILURES[label]))
         except CollectorError as error:
             part.fail(error)
         return failing
@@ -393,7 +394,7 @@ class PrometheusCollector:
             try:
                 piece = await self._points(part, ref, window)
             except Refused as error:
-                part.fail(Refused(f"{ref.query}: {error.detail}"[:1000], error.mend))
+                part.fail(Refused(f"{ref.query}: {error.detail}"[:1000], error.mend or REWRITE))
                 break
             except CollectorError as error:
                 part.fail(error)
@@ -532,7 +533,11 @@ def _deployments(service: str, rows: Sequence[Row]) -> Iterator[Change]:
     for version, at in sorted(begun.items(), key=lambda item: item[1]):
         if at > first:
             yield Change(
-                component=service, at=utc(at), kind="deploy", title=f"version {version} runs", version=version[:100]
+                component=service,
+                at=utc(at),
+                kind="deploy",
+                title=f"version {version[:100]} runs",
+                version=version[:100],
             )
 
 

@@ -28,6 +28,7 @@ from collectors._budget import Budget, SourceSettings, env
 from collectors._http import checked
 from collectors._jobs import Part, gather, on_thread
 from collectors._passages import Section, best, markdown_outlines, question, with_paths
+from collectors._queries import asked
 from collectors.base import (
     Check,
     Clock,
@@ -35,7 +36,6 @@ from collectors.base import (
     Declared,
     Forbidden,
     GapReason,
-    Query,
     Scope,
     Series,
     SeriesRef,
@@ -48,6 +48,7 @@ PROTOCOLS = ("https", "ssh", "file")
 SUFFIXES = (".md", ".markdown")
 _REFUSAL = r"authentication failed|permission denied|could not read (username|password)|\b403\b"
 COMPLAINT = 300  # characters of what git says
+TO_READ_S = 1.0  # kept back of the budget, so that what was cloned before can still be read
 NAMED_PROBLEMS = 10  # files named one by one; the others are counted
 
 
@@ -74,8 +75,8 @@ class Settings(SourceSettings):
         parts = urlsplit(url)
         if url and parts.scheme not in PROTOCOLS:
             raise ValueError(f"must begin with one of {', '.join(f'{p}://' for p in PROTOCOLS)}")
-        if parts.password:
-            raise ValueError("must hold no password; put it into RUNBOOKS_GIT_TOKEN")
+        if parts.password or (parts.username and parts.scheme == "https"):  # a token may stand where the user does
+            raise ValueError("must hold no user and no password; put a token into RUNBOOKS_GIT_TOKEN")
         return url
 
 
@@ -122,11 +123,11 @@ class RunbooksCollector:
     """One folder or repository of runbooks, read-only."""
 
     name = "runbooks"
-    timeout_s = 20.0
 
     def __init__(self, clock: Clock, settings: Settings) -> None:
         """``settings`` must name a folder or a repository."""
         self._clock, self._settings = clock, settings
+        self.timeout_s = settings.timeout_s
         self._clone = _Clone(settings) if settings.git_url else None
         self._turn = asyncio.Lock()
 
@@ -165,30 +166,20 @@ class RunbooksCollector:
             await checked(self.name, self._settings, "sample query", sample, f"check {setting}"),
         ]
 
-    # --- reading ---
+    # --- jobs ---
 
     async def _sections(self, scope: Scope, part: Part) -> None:
-        started = asyncio.get_running_loop().time()
-        library = await self._library(part)
-        part.answered = True
-        asked = question(scope)
-        # a large library takes longer to search than the event loop may stand still
-        found = await on_thread(best, library.sections, asked, self._settings.max_sections)
-        part.queries.append(
-            Query(
-                source=self.name,
-                text=f"sections in {self._where} on {', '.join(asked.hops)}; words: {' '.join(asked.weights)}"[:2000],
-                link=self._settings.link_base or None,
-                start=scope.incident.start,
-                end=scope.incident.end,
-                took_ms=round((asyncio.get_running_loop().time() - started) * 1000, 1),
-                rows=len(found),
-                truncated=library.truncated,
-            )
-        )
+        fits = question(scope)
+        text = f"sections in {self._where} on {', '.join(fits.hops)}; words: {' '.join(fits.weights)}"[:2000]
+        with asked(part, text, scope.incident, self._settings.link_base or None) as tally:
+            library = await self._library(part)
+            part.answered = True
+            # a large library takes longer to search than the event loop may stand still
+            found = await on_thread(best, library.sections, fits, self._settings.max_sections)
+            tally.rows, tally.truncated = len(found), library.truncated
         self._told(part, library)
         if not found:
-            services = ", ".join(asked.hops)
+            services = ", ".join(fits.hops)
             part.gap(GapReason.EMPTY, f"no runbook fits {services}", "write one, with the services in its front matter")
         part.keep(found)
 
@@ -320,7 +311,7 @@ class _Clone:
         name = sha256(f"{settings.git_url} {settings.git_ref}".encode()).hexdigest()[:16]
         self._folder = settings.cache_dir.expanduser().resolve() / name
         self._library: Library | None = None
-        self._read_at = 0.0
+        self._read_at = float("-inf")
 
     async def library(self, part: Part) -> Library:
         """What the repository holds; if it cannot be fetched, what was read before, and a Gap.
@@ -334,26 +325,34 @@ class _Clone:
             self._read_at = monotonic()
         except CollectorError as error:
             if self._library is None:
-                raise
+                self._library = await self._left_behind(error)
             part.fail(error)
         return self._library
+
+    async def _left_behind(self, error: CollectorError) -> Library:
+        """What an earlier process has cloned. Raises the error if there is none."""
+        if self._folder.is_dir():
+            library = await asyncio.to_thread(read_folder, self._folder, self._settings)
+            if library.files:
+                return library
+        raise error
 
     async def _fetched(self, part: Part) -> Library:
         part.budget.call()
         with _locked(self._folder):
             for left_behind in (self._folder / ".git").glob("*.lock"):  # by a git that was killed
                 left_behind.unlink()
-            await self._git("init", "--quiet", ".")
-            await self._git(
-                "fetch", "--quiet", "--depth=1", "--no-tags", "--", self._settings.git_url, self._settings.git_ref
-            )
-            await self._git("checkout", "--quiet", "--force", "--detach", "FETCH_HEAD")
+            await self._git(part, "init", "--quiet", ".")
+            where = self._settings.git_url, self._settings.git_ref
+            await self._git(part, "fetch", "--quiet", "--depth=1", "--no-tags", "--", *where)
+            await self._git(part, "checkout", "--quiet", "--force", "--detach", "FETCH_HEAD")
             library = await asyncio.to_thread(read_folder, self._folder, self._settings)
         part.budget.receive(library.size)
         return library
 
-    async def _git(self, *arguments: str) -> None:
+    async def _git(self, part: Part, *arguments: str) -> None:
         """Raises CollectorError. Killed with its children when it takes too long."""
+        seconds = min(self._settings.git_timeout_s, max(part.budget.left_s - TO_READ_S, 0.1))
         try:
             process = await asyncio.create_subprocess_exec(
                 "git",
@@ -368,11 +367,12 @@ class _Clone:
         except FileNotFoundError:
             raise CollectorError("the command git is not there", "install git, or use RUNBOOKS_DIR") from None
         try:
-            async with asyncio.timeout(self._settings.git_timeout_s):
+            async with asyncio.timeout(seconds):
                 _, complaint = await process.communicate()
         except TimeoutError:
-            took = f"{self._settings.git_timeout_s:g} s"
-            raise Unreachable(f"git {arguments[0]} took longer than {took}", "raise RUNBOOKS_GIT_TIMEOUT_S") from None
+            ours = seconds == self._settings.git_timeout_s
+            mend = "raise RUNBOOKS_GIT_TIMEOUT_S" if ours else part.budget.mend_seconds
+            raise Unreachable(f"git {arguments[0]} took longer than {seconds:.3g} s", mend) from None
         finally:
             if process.returncode is None:
                 with suppress(ProcessLookupError):

@@ -20,8 +20,9 @@ from pydantic import BaseModel, Field, JsonValue
 from collectors import _otlp as otlp
 from collectors._budget import Budget, env
 from collectors._http import Api, Params, checked, clock_check, parsed
-from collectors._jobs import Job, Part, gather
-from collectors._prometheus_family import FamilySettings, client, literal, not_understood
+from collectors._jobs import Job, Part, gather, on_thread
+from collectors._prometheus_family import FamilySettings, client, complete, literal, not_understood
+from collectors._queries import asked
 from collectors._windows import concatenated, joined, whole_periods
 from collectors.base import (
     Check,
@@ -30,7 +31,6 @@ from collectors.base import (
     Declared,
     GapReason,
     NotFound,
-    Query,
     Refused,
     Scope,
     Series,
@@ -46,6 +46,7 @@ STEP_S = 60  # of metrics; the same when an effect is measured
 NEARBY = timedelta(hours=1)  # how far beyond the window a trace's other spans are looked for
 NEEDS = "set TEMPO_TOKEN or TEMPO_USERNAME and TEMPO_PASSWORD with the right to read traces; and TEMPO_ORG_ID"
 METRICS_NEED = "turn on the local-blocks processor of Tempo's metrics-generator, or set TEMPO_METRICS=false"
+MAX_DURATION = "raise query_frontend.metrics.max_duration in Tempo's configuration"
 
 
 class Settings(FamilySettings):
@@ -62,7 +63,7 @@ class Settings(FamilySettings):
 
 def create(clock: Clock, declared: Declared) -> "TempoCollector":
     """The collector of the server that the settings name. Raises ValueError naming a missing setting."""
-    return TempoCollector(clock, otlp.complete(Settings(), "tempo"))
+    return TempoCollector(clock, complete(Settings(), "tempo"))
 
 
 # --- what Tempo answers -------------------------------------------------------------------------------------
@@ -96,11 +97,11 @@ class TempoCollector:
     """One tenant of one Tempo, read-only."""
 
     name = "tempo"
-    timeout_s = 20.0
 
     def __init__(self, clock: Clock, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
         """``transport`` replaces the network. ``settings`` must hold the URL."""
         self._clock, self._settings = clock, settings
+        self.timeout_s = settings.timeout_s
         self._api = Api(
             "Tempo",
             client(settings, auth=None, transport=transport),
@@ -148,14 +149,13 @@ class TempoCollector:
 
     async def _found(self, part: Part, query: str, window: Window, limit: int) -> list[str]:
         """Ids of the traces that a search finds, in hex."""
-        started = _now()
         start, end = floor(window.start.timestamp()), ceil(window.end.timestamp())
         params: Params = {"q": query, "start": start, "end": end, "limit": limit, "spss": 1}
-        answer = parsed(_Found, await self._api.json(part, "/api/search", needs=NEEDS, params=params))
-        ids = [_trace_id(row) for row in answer.traces or ()]
-        not_understood(part, query, ids.count(""))
-        truncated = len(ids) >= limit or _unfinished(answer.metrics)
-        part.queries.append(self._query(query, window, started, len(ids), truncated=truncated))
+        with asked(part, query, window, _link(self._settings, query, window)) as tally:
+            answer = parsed(_Found, await self._api.json(part, "/api/search", needs=NEEDS, params=params))
+            ids = [_trace_id(row) for row in answer.traces or ()]
+            not_understood(part, query, ids.count(""))
+            tally.rows, tally.truncated = len(ids), len(ids) >= limit or _unfinished(answer.metrics)
         return [one for one in ids if one]
 
     async def _read(self, part: Part, traces: otlp.Traces, ids: Sequence[str], window: Window) -> None:
@@ -171,11 +171,12 @@ class TempoCollector:
     async def _trace(self, part: Part, traces: otlp.Traces, trace_id: str, window: Window) -> CollectorError | None:
         try:
             body = await self._trace_body(part, trace_id, window)
-            traces.keep(part, await asyncio.to_thread(otlp.read, body), f"trace {trace_id}")
+            traces.keep(part, await on_thread(otlp.read, body))
         except CollectorError as error:
             return error
         if isinstance(body, dict) and str(body.get("status", "")).upper() == "PARTIAL":
-            part.gap(GapReason.TRUNCATED, f"trace {trace_id} came in part: {body.get('message', '')}"[:300])
+            told = f"traces came in part: {body.get('message', '')}"[:300]
+            part.gap(GapReason.TRUNCATED, told, "raise the limit of Tempo's that it names")
         return None
 
     async def _trace_body(self, part: Part, trace_id: str, window: Window) -> JsonValue:
@@ -207,14 +208,18 @@ class TempoCollector:
         windows = joined((scope.incident, *scope.baseline, *scope.seasonal))
         pieces: defaultdict[SeriesRef, list[Series]] = defaultdict(list)
         try:
-            for query in dict.fromkeys(ref.query for ref in refs):
-                for window in windows:
+            for window in reversed(windows):  # the incident first
+                for query in dict.fromkeys(ref.query for ref in refs):
                     for series in await self._series(part, query, refs, window):
                         pieces[series.ref].append(series)
-        except Refused as error:
-            self._metrics = self._metrics and not isinstance(error, NotFound)
+        except NotFound as error:
+            self._metrics = False
             part.gap(GapReason.NOT_CONFIGURED, f"no TraceQL metrics: {error.detail}", METRICS_NEED)
-        part.keep(concatenated(found) for found in pieces.values())
+        except Refused as error:
+            too_long = "duration" in error.detail
+            part.gap(error.reason, f"TraceQL metrics: {error.detail}", MAX_DURATION if too_long else METRICS_NEED)
+        finally:  # also if time is up
+            part.keep(concatenated(found) for found in pieces.values())
 
     async def measure(self, refs: Sequence[SeriesRef], window: Window) -> list[Series]:
         """The refs' queries over another window. Raises CollectorError."""
@@ -227,21 +232,22 @@ class TempoCollector:
 
     async def _series(self, part: Part, query: str, refs: Iterable[SeriesRef], window: Window) -> list[Series]:
         """The metrics that a query gives: those of the refs that have it. Raises CollectorError."""
-        asked, started = whole_periods(window, STEP_S), _now()
+        whole = whole_periods(window, STEP_S)
         params: Params = {
             "q": query,
-            "start": int(asked.start.timestamp()),
-            "end": int(asked.end.timestamp()),
+            "start": int(whole.start.timestamp()),
+            "end": int(whole.end.timestamp()),
             "step": f"{STEP_S}s",
         }
-        body = await self._api.json(part, "/api/metrics/query_range", needs=NEEDS, params=params)
-        answer = parsed(_Metrics, body)
-        rows = [(_labels(row), _points(part, query, row, asked)) for row in answer.series or ()]
-        partial_answer = str(answer.status).upper() in ("PARTIAL", "1")
-        count = sum(len(points) for _, points in rows)
-        part.queries.append(self._query(query, window, started, count, truncated=partial_answer))
-        if partial_answer:
-            part.gap(GapReason.TRUNCATED, f"a metric came in part: {answer.message}: {query}"[:300])
+        with asked(part, query, window, _link(self._settings, query, window)) as tally:
+            body = await self._api.json(part, "/api/metrics/query_range", needs=NEEDS, params=params)
+            answer = parsed(_Metrics, body)
+            rows = [(_labels(row), _points(part, query, row, whole)) for row in answer.series or ()]
+            tally.rows = sum(len(points) for _, points in rows)
+            tally.truncated = str(answer.status).upper() in ("PARTIAL", "1")
+        if tally.truncated:
+            told = f"metrics came in part: {answer.message}"[:300]
+            part.gap(GapReason.TRUNCATED, told, "raise the limit of Tempo's that it names")
         found = ((ref, _measured(ref, rows)) for ref in refs if ref.query == query)
         return [_one_series(ref, points) for ref, points in found if points]
 
@@ -268,22 +274,6 @@ class TempoCollector:
         if self._settings.metrics:
             checks.append(await look("TraceQL metrics", metrics, METRICS_NEED))
         return [*checks, clock_check(self._api.skew_s)]
-
-    def _query(self, text: str, window: Window, started: float, rows: int, *, truncated: bool) -> Query:
-        return Query(
-            source=self.name,
-            text=text,
-            link=_link(self._settings, text, window),
-            start=window.start,
-            end=window.end,
-            took_ms=round((_now() - started) * 1000, 1),
-            rows=rows,
-            truncated=truncated,
-        )
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 # --- queries ------------------------------------------------------------------------------------------------
@@ -332,7 +322,7 @@ def _link(settings: Settings, query: str, window: Window) -> str | None:
     return f"{settings.grafana_url.rstrip('/')}/explore?{urlencode({'schemaVersion': 1, 'panes': panes})}"
 
 
-# --- answers ------------------------------------------------------------------------------------------------
+# --- rows to telemetry --------------------------------------------------------------------------------------
 
 
 def _trace_id(row: JsonValue) -> str:

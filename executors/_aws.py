@@ -153,13 +153,13 @@ async def checks(settings: AwsSettings, operations: Iterable[AnyOperation]) -> l
     """Who we are at AWS, and which permissions of the operations that has, by IAM's own simulation."""
     actions = sorted({action for operation in operations for action in operation.permissions})
     try:
-        sts = cast("STSClient", connect("sts", settings))
+        sts = cast("STSClient", await asyncio.to_thread(connect, "sts", settings))
         identity = await Api("sts").read(sts.get_caller_identity)
     except (ExecutorError, ValueError) as error:
         return [Check(name="credentials", status="failed", detail=str(error)), *_untold(actions, "no credentials")]
     credentials = Check(name="credentials", status="ok", detail=identity["Arn"])
     try:
-        iam = cast("IAMClient", connect("iam", settings))
+        iam = cast("IAMClient", await asyncio.to_thread(connect, "iam", settings))
         answer = await Api("iam").read(
             iam.simulate_principal_policy,
             PolicySourceArn=_principal(identity["Arn"]),
@@ -175,7 +175,8 @@ async def checks(settings: AwsSettings, operations: Iterable[AnyOperation]) -> l
 def _decided(action: str, decision: str) -> Check:
     if decision == "allowed":
         return Check(name=action, status="ok")
-    return Check(name=action, status="failed", detail=decision, mend=f"Allow the role the action {action}.")
+    mend = f"Allow the role the action {action}; IAM was asked for all resources, so it may be allowed for some only."
+    return Check(name=action, status="failed", detail=decision, mend=mend)
 
 
 def _untold(actions: Iterable[str], why: str) -> list[Check]:

@@ -1,7 +1,7 @@
 """Takes credentials and personal data out of text before it leaves for a model, or for anybody else.
 
-Each becomes a placeholder, ``[email:ac91f3]``: its kind, and a keyed hash of what stood there. The same value gives the
-same placeholder in every line, incident and process, so that «the same user» stays visible; only our own raw store
+Each becomes a placeholder, ``[email:ac91f3d0]``: its kind, and a keyed hash of what stood there. The same value gives
+the same placeholder in every line, incident and process, so that «the same user» stays visible; only our own raw store
 leads back. Rules are told awake by plain substrings, for most of a log has nothing to hide. Every pattern takes time
 linear in its text: repeats are possessive, or short.
 """
@@ -11,6 +11,7 @@ import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -54,12 +55,29 @@ class MaskPattern(BaseModel):
             raise ValueError(f"this is no regular expression: {error}") from None
         if compiled.search("") or compiled.fullmatch(""):
             raise ValueError("it matches the empty text, so it would hide nothing, everywhere")
-        if _NESTED_REPEAT.search(regex):
-            raise ValueError("a repeat inside a repeat, as in (a+)+, can take for ever; write it without")
+        if _repeats_a_repeat(regex):
+            raise ValueError("a repeat or | inside a repeat, as in (a+)+, can take for ever; write it without")
         return regex
 
 
-_NESTED_REPEAT = re.compile(r"\((?:[^()\\]|\\.)*(?:[*+]|\{\d*,\d*\})(?:[^()\\]|\\.)*\)(?:[*+]|\{)(?!\+)")
+_SIGNS = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\??|[)|]|(?:[*+?]|\{\d*(?:,\d*)?\})[+?]?", re.DOTALL)
+
+
+def _repeats_a_repeat(regex: str) -> bool:
+    """Whether a group that is repeated holds a repeat or a choice, and may give back what it took."""
+    varies, closed = [False], -1  # of each open group; where one that varies has just ended
+    for found in _SIGNS.finditer(regex):
+        sign = found[0]
+        if sign[0] == "(":
+            varies.append(False)
+        elif sign == ")":
+            if len(varies) > 1 and varies.pop():
+                varies[-1], closed = True, found.end()
+        elif sign[0] in "*+?{|":
+            if found.start() == closed and sign[0] in "*+{" and not sign[1:].endswith("+"):
+                return True
+            varies[-1] |= not re.fullmatch(r"\{\d+\}", sign)
+    return False
 
 
 # --- what a match must be, beside its pattern -----------------------------------------------------------------------
@@ -355,6 +373,11 @@ _CREDENTIALS: tuple[Rule, ...] = (
         "url-password",
         r"://[^\s/:@\"'<>\[\]]{0,128}:(?P<v>(?!\d{2,5}/)[^\s/\"'<>@]{1,512}(?:@[^\s/\"'<>@]{1,64}){0,3})"
         r"@(?=[\w.\[-])",
+        "://",
+    ),
+    _rule(  # the line was cut off before its @
+        "url-password",
+        r"://(?!sha256:)[^\s/:@\"'<>\[\]]{0,128}:(?P<v>(?!\d{1,5}(?:[”…]|\Z))[^\s/@\"'<>”…]{3,512}+)(?=[”…]|\Z)",
         "://",
     ),
     _rule("slack-webhook", r"hooks\.slack\.com/(?:services|workflows|triggers)/(?P<v>[\w/-]{10,}+)", "hooks.slack.com"),
@@ -739,10 +762,11 @@ class Masker:
         return self.mask_model(telemetry)
 
     def originals(self, texts: Iterable[str], placeholders: Collection[str]) -> dict[str, str]:
-        """What stood in the place of each, as far as these texts of our own store contain it. Raises MaskingError."""
+        """What stood in the place of each, as far as these texts of our own store contain it."""
         wanted, found = set(placeholders), dict[str, str]()
         for text in texts:
-            self._mask(text, found)
+            with suppress(MaskingError):  # it was withheld; the others lead back all the same
+                self._mask(text, found)
             if wanted <= found.keys():
                 break
         return {placeholder: found[placeholder] for placeholder in placeholders if placeholder in found}
@@ -820,7 +844,7 @@ class Masker:
         return [*cut, piece[at:]]
 
     def _named(self, kind: str, value: str) -> str:
-        """The first six hex digits that begin with a letter: no reader takes them for a number."""
+        """Eight hex digits from the first letter on: no reader takes them for a number."""
         digest = hmac.new(self._key, f"{kind}:{value}".encode("utf-8", "replace"), sha256).hexdigest()
         return f"[{kind}:{digest.lstrip('0123456789')[:8]}]"
 

@@ -275,8 +275,8 @@ async def get_finding(incident_id: str, eid: str, product: ProductDep, _: Caller
     responses=responses(401, 403, 404),
 )
 async def get_originals(incident_id: str, eid: str, product: ProductDep, who: CallerDep) -> dict[str, str]:
-    """By placeholder, e.g. `[email:c3fa9c]`, as far as the stored telemetry has it. Needs the role admin; who asked is
-    in the timeline.
+    """By placeholder, e.g. `[email:c3fa9c0d]`, as far as the stored telemetry has it. Needs the role admin; who asked
+    is in the timeline.
     """
     return await originals(product.desk, product.deps.masker, incident_id, eid, who)
 

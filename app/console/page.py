@@ -113,8 +113,9 @@ class Page:
                 with gr.Column(scale=3, min_width=320):
                     self.parts |= {name: _html() for name in ("results", "root_cause", "impact", "options")}
                     self._build_decision()
+                    self.parts |= {name: _html() for name in ("runbooks", "gaps")}
                 with gr.Column(scale=2, min_width=320):
-                    self.parts |= {name: _html() for name in ("alerts", "evidence", "runbooks", "gaps", "history")}
+                    self.parts |= {name: _html() for name in ("alerts", "evidence", "history")}
 
     def _build_decision(self) -> None:
         self.answer = _html()

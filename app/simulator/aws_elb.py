@@ -1,9 +1,9 @@
 """Elastic Load Balancing v2: form-encoded requests, XML answers."""
 
-from collections.abc import Callable, Mapping, Sequence
-from xml.sax.saxutils import escape
+from collections.abc import Mapping
 
 from app.simulator.aws_errors import AwsError
+from app.simulator.aws_query import Form, Operation, Xml, members
 from app.simulator.balancer import Forward, Rule
 from app.simulator.cluster import Task
 from app.simulator.shop import Shop
@@ -12,10 +12,6 @@ from app.simulator.topology import (
     LOAD_BALANCER_ARN,
     OVERFLOW_TARGET_GROUP_ARN,
 )
-
-Form = Mapping[str, str]
-Xml = str | int | bool | Sequence["Xml"] | Mapping[str, "Xml"]
-Operation = Callable[[Form, float], Mapping[str, Xml]]
 
 NAMESPACE = "http://elasticloadbalancing.amazonaws.com/doc/2015-12-01/"
 MUTATING = frozenset({"ModifyRule"})
@@ -69,12 +65,17 @@ class ElbApi:
         return {"TargetGroups": [_target_group(arn, name) for arn, name in chosen.items()]}
 
 
-def members(form: Form, prefix: str) -> list[str]:
-    """``prefix.member.1``, ``prefix.member.2``, … in order."""
-    found: list[str] = []
-    while (key := f"{prefix}.member.{len(found) + 1}") in form:
-        found.append(form[key])
-    return found
+def as_json(form: Mapping[str, object]) -> dict[str, object]:
+    """ModifyRule's parameters as CloudTrail spells them."""
+    try:
+        forward = _forward({name: str(value) for name, value in form.items()})
+    except (AwsError, ValueError):  # refused: what it asked for is nothing the shop knows
+        return {"ruleArn": form.get("RuleArn", "")}
+    groups = [{"targetGroupArn": arn, "weight": weight} for arn, weight in forward.weights.items()]
+    return {
+        "ruleArn": form.get("RuleArn", ""),
+        "actions": [{"type": "forward", "forwardConfig": {"targetGroups": groups}}],
+    }
 
 
 def _forward(form: Form) -> Forward:
@@ -154,33 +155,3 @@ def _target_group(arn: str, name: str) -> Mapping[str, Xml]:
         "TargetType": "ip",
         "ProtocolVersion": "HTTP1",
     }
-
-
-# --- XML ------------------------------------------------------------------------------------------------------------
-
-
-def answer(operation: str, result: Mapping[str, Xml], request_id: str) -> str:
-    """The answer's body."""
-    return (
-        f'<{operation}Response xmlns="{NAMESPACE}"><{operation}Result>{_xml(result)}</{operation}Result>'
-        f"<ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata></{operation}Response>"
-    )
-
-
-def refusal(error: AwsError, request_id: str) -> str:
-    """The body of an error answer."""
-    kind = "Sender" if error.status < 500 else "Receiver"
-    return (
-        f'<ErrorResponse xmlns="{NAMESPACE}"><Error><Type>{kind}</Type><Code>{escape(error.code)}</Code>'
-        f"<Message>{escape(error.message)}</Message></Error><RequestId>{request_id}</RequestId></ErrorResponse>"
-    )
-
-
-def _xml(value: Xml) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str | int):
-        return escape(str(value))
-    if isinstance(value, Mapping):
-        return "".join(f"<{key}>{_xml(item)}</{key}>" for key, item in value.items())
-    return "".join(f"<member>{_xml(item)}</member>" for item in value)

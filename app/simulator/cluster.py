@@ -2,10 +2,12 @@
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import Literal
+
+from pydantic import JsonValue
 
 from app.simulator.aws_errors import AwsError
 from app.simulator.topology import (
@@ -18,6 +20,7 @@ from app.simulator.topology import (
     task_definition_arn,
 )
 
+API_USER = "autopilot"  # who calls the shop's AWS API
 STARTS_IN_S = 30.0  # from RunTask to a passed health check
 BAKES_S = 10.0  # a deployment is steady for so long before it counts as completed
 STOPPED_KEPT_S = 3600.0
@@ -100,7 +103,7 @@ class Deployment:
 
 @dataclass(frozen=True)
 class Happening:
-    """Something that was changed, as a change feed would tell it."""
+    """Something that was changed, as a change feed would tell it. ``asked`` is how UpdateService is asked for it."""
 
     at: float
     service: str
@@ -108,6 +111,7 @@ class Happening:
     title: str
     version: str
     author: str
+    asked: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
 @dataclass
@@ -169,7 +173,7 @@ class Cluster:
         desired: int | None = None,
         definition: str | None = None,
         force: bool = False,
-        author: str = "autopilot",
+        author: str = API_USER,
     ) -> EcsService:
         """UpdateService. A desired count alone starts no deployment. Raises AwsError."""
         service = self.service(name)
@@ -305,16 +309,21 @@ class Cluster:
         deployment = Deployment(self._id("ecs-svc/"), definition, before.definition, at, reason)
         service.deployments.insert(0, deployment)
         service.history.appendleft(deployment)
-        what = f"Deployed {service.name} {definition.version}"
+        what, asked = (
+            f"Deployed {service.name} {definition.version}",
+            dict[str, JsonValue](taskDefinition=definition.arn),
+        )
         if definition == before.definition:
             what = f"Restarted {service.name} {definition.version} (force new deployment)"
-        self.happenings.append(Happening(at, service.name, "deployment", what, definition.version, author))
+            asked = {"forceNewDeployment": True}
+        self.happenings.append(Happening(at, service.name, "deployment", what, definition.version, author, asked))
 
     def _scale(self, service: EcsService, desired: int, at: float, author: str) -> None:
         title = f"Scaled {service.name} from {service.desired} to {desired} tasks"
         service.desired = desired
         version = service.primary.definition.version
-        self.happenings.append(Happening(at, service.name, "scaling", title, version, author))
+        asked: dict[str, JsonValue] = {"desiredCount": desired}
+        self.happenings.append(Happening(at, service.name, "scaling", title, version, author, asked))
 
     def _by_deployment(self, service: EcsService) -> tuple[list[Task], list[Task]]:
         new = [task for task in service.tasks if task.deployment == service.primary.id]

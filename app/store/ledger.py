@@ -1,6 +1,5 @@
 """The ledger of writes to the outside world, and the store of raw telemetry. Each call commits at once."""
 
-import asyncio
 import zlib
 from datetime import datetime
 from hashlib import sha256
@@ -10,10 +9,14 @@ from psycopg.types.json import Jsonb
 
 from app.db import Connection, Pool, Row, transaction
 from app.store.alerts import save_edges
+from collectors._jobs import on_thread
 from collectors.base import Telemetry
 from executors.base import Refused
 from graph.deps import Claim, ClaimedStep, ResourceBusy, SnapshotKey, StepKey
+from graph.looks import together
 from graph.state import StepResult, storable
+
+MAX_NAME = 255  # characters of a service's name
 
 
 class PostgresLedger:
@@ -150,15 +153,16 @@ class PostgresSnapshots:
             ).fetchone()
         if row is None:
             return None
-        telemetry = await asyncio.to_thread(_unpacked, row["body"])
+        telemetry = await on_thread(_unpacked, row["body"])
         return telemetry, row["sha256"]
 
     async def put(self, key: SnapshotKey, telemetry: Telemetry) -> str:
         """See graph.deps.Snapshots."""
-        digest, body = await asyncio.to_thread(_packed, telemetry)
+        digest, body = await on_thread(_packed, telemetry)
         async with transaction(self.pool) as connection:
-            if telemetry.edges:  # what traces show of the topology, the next alert is correlated by
-                await save_edges(connection, ((e.caller, e.callee) for e in telemetry.edges))
+            pairs = [(e.caller, e.callee) for e in telemetry.edges if _is_name(e.caller) and _is_name(e.callee)]
+            if pairs:  # what traces show of the topology, the next alert is correlated by
+                await save_edges(connection, pairs)
             row = await (
                 await connection.execute(
                     """insert into snapshot (incident_id, round, source, widened, sha256, body)
@@ -174,19 +178,25 @@ class PostgresSnapshots:
 
 
 async def latest_looks(connection: Connection, incident_id: str, round_: int) -> list[Telemetry]:
-    """What each source saw in a round: its second look, where it had one that showed anything."""
+    """What is known of each source in a round, as its evidence was made of it."""
     rows = await (
         await connection.execute(
-            "select source, body from snapshot where incident_id = %s and round = %s order by source, widened",
+            "select source, widened, body from snapshot where incident_id = %s and round = %s order by source",
             (incident_id, round_),
         )
     ).fetchall()
-    looks: dict[str, Telemetry] = {}
+    first: dict[str, Telemetry] = {}
+    second: dict[str, Telemetry] = {}
     for row in rows:
-        telemetry = await asyncio.to_thread(_unpacked, row["body"])
-        if row["source"] not in looks or telemetry.rows:
-            looks[row["source"]] = telemetry
-    return list(looks.values())
+        (second if row["widened"] else first)[row["source"]] = await on_thread(_unpacked, row["body"])
+    if not second:
+        return list(first.values())
+    return together(list(first.values()), [second.get(name, Telemetry(source=name)) for name in first])
+
+
+def _is_name(text: str) -> bool:
+    """What Postgres can store and index; traces may call a service anything."""
+    return 0 < len(text) <= MAX_NAME and "\x00" not in text
 
 
 def _packed(telemetry: Telemetry) -> tuple[str, bytes]:

@@ -55,7 +55,7 @@ def create(clock: Clock, declared: Declared) -> "AwsCollector":
     settings = Settings()
     if not settings.region:
         raise ValueError("The collector 'aws' needs AUTOPILOT_AWS_REGION: the region of the services.")
-    return AwsCollector(clock, clients_of(session_of(settings), settings.endpoint_url), settings)
+    return AwsCollector(clock, clients_of(session_of(settings), settings.endpoint_url), settings, declared.log_groups)
 
 
 def session_of(settings: Settings) -> boto3.Session:
@@ -83,15 +83,18 @@ class AwsCollector:
     """One AWS account and region, read-only."""
 
     name = "aws"
-    timeout_s = 20.0
 
-    def __init__(self, clock: Clock, clients: Clients, settings: Settings) -> None:
+    def __init__(self, clock: Clock, clients: Clients, settings: Settings, log_groups: Sequence[str] = ()) -> None:
+        """``log_groups``: those of the catalogue, whose existence ``check`` looks at."""
         self._clock, self._clients, self._settings = clock, clients, settings
+        self.timeout_s = settings.timeout_s
+        self._log_groups = log_groups
 
     async def collect(self, scope: Scope) -> Telemetry:
         """The alarm, and what every target that the catalogue ties to AWS shows. Raises CollectorError."""
         budget = Budget(self.name, self._settings, scope.within_s)
-        return await gather(self._jobs(scope), side_by_side=SIDE_BY_SIDE, budget=budget, scope=scope)
+        found = await gather(self._jobs(scope), side_by_side=SIDE_BY_SIDE, budget=budget, scope=scope)
+        return found.model_copy(update={"changes": tuple(changes.told_once(found.changes))})
 
     def _jobs(self, scope: Scope) -> Iterator[tuple[str, Job]]:
         for source in (alarms, cloudwatch, ecs, logs_insights, changes, xray):
@@ -117,7 +120,10 @@ class AwsCollector:
             for source in (cloudwatch, alarms, ecs, changes)
             for action, ask in source.permissions(self._clients, self._clock.now())
         ]
-        theirs = [source.checks(self._clients, self._settings, self._clock) for source in (logs_insights, xray)]
+        theirs = (
+            logs_insights.checks(self._clients, self._settings, self._clock, self._log_groups),
+            xray.checks(self._clients, self._settings, self._clock),
+        )
         permissions, more = await asyncio.gather(asyncio.gather(*ours), asyncio.gather(*theirs))
         clock = clock_check(skew[0] if skew else None)
         return [who, clock, *permissions, *(check for checks in more for check in checks)]

@@ -30,6 +30,7 @@ from collectors.base import (
     CollectorError,
     Forbidden,
     GapReason,
+    NotFound,
     Query,
     RateLimited,
     Refused,
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from mypy_boto3_sts import STSClient
     from mypy_boto3_xray import XRayClient
 
-PER_SECOND = {"cloudtrail": 2.0, "logs": 5.0}  # published: CloudTrail 2, Logs Insights 5; the others allow more
+PER_SECOND = {"cloudtrail": 2.0, "logs": 5.0}  # published: CloudTrail 2; Logs 5 of each action; the others allow more
 USUAL_PER_SECOND = 20.0
 AT_ONCE = 8
 THREADS = 16  # of our own: those of asyncio also look up names, and a call that hangs holds its thread to its timeout
@@ -82,6 +83,7 @@ _CREDENTIALS = {
 }
 _CLOCK = {"RequestExpired", "RequestInTheFuture", "RequestTimeTooSkewed"}
 _UNKNOWN = {"404", "405", "501", "InvalidAction", "UnknownOperation", "UnknownOperationException"}  # AWS names its own
+_NAMES_NOTHING = re.compile(r"(NotFound|DoesNotExist)(Exception|Fault)?$")  # ClusterNotFoundException, …
 _NO_CREDENTIALS = (
     CredentialRetrievalError,
     NoAuthTokenError,
@@ -124,12 +126,11 @@ async def call(part: Part, action: str, function: Callable[[], _T]) -> _T:
 
     botocore makes one more try after a lost connection, a 5xx or a throttle.
     """
-    service = action.partition(":")[0]
-    limit = limit_of(f"aws:{service}", per_second=PER_SECOND.get(service, USUAL_PER_SECOND), at_once=AT_ONCE)
+    limit = _limit(action)
     async with limit.turn(action, part.budget.left_s):
         part.budget.call()
         try:
-            answer = await asyncio.get_running_loop().run_in_executor(_threads, function)
+            answer = await on_thread(function)
         except ClientError as error:
             raise _refusal(action, error, limit) from None
         except _NO_CREDENTIALS as error:
@@ -141,6 +142,18 @@ async def call(part: Part, action: str, function: Callable[[], _T]) -> _T:
     part.answered = True
     part.budget.receive(_size(answer))
     return answer
+
+
+async def on_thread(function: Callable[[], _T]) -> _T:
+    """Call boto3 as it is, on a thread of its own."""
+    return await asyncio.get_running_loop().run_in_executor(_threads, function)
+
+
+def _limit(action: str) -> Limit:
+    """That of the service, or of the action: CloudWatch Logs has a quota of each, and one of queries that run."""
+    service = action.partition(":")[0]
+    quota = action if service == "logs" else service
+    return limit_of(f"aws:{quota}", per_second=PER_SECOND.get(service, USUAL_PER_SECOND), at_once=AT_ONCE)
 
 
 def _size(answer: object) -> int:
@@ -168,6 +181,8 @@ def _refusal(action: str, error: ClientError, limit: Limit) -> CollectorError:
         return RateLimited(f"{action}: {code}", "try again later, or raise the account's API quota")
     if status >= 500:
         return Unreachable(f"{action}: AWS answered {status} {code}", "try again later")
+    if _NAMES_NOTHING.search(code):
+        return NotFound(f"{action}: {error}"[:500], "check the names under aws: and ecs: in the catalogue")
     return Refused(f"{action}: {error}"[:500])
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, cast
+from urllib.parse import quote
 
 from collectors._jobs import Job, Part
 from collectors.aws import cloudwatch
@@ -81,7 +82,8 @@ async def _metric_alarms(
 
 
 async def _described(clients: Clients, scope: Scope, part: Part, names: Sequence[str]) -> "DescribeAlarmsOutputTypeDef":
-    link = console(clients.cloudwatch, "cloudwatch/home?region={region}#alarmsV2:") if names[1:] else scope.symptom.url
+    page = "#alarmsV2:" if names[1:] else f"#alarmsV2:alarm/{quote(names[0], safe='')}"
+    link = console(clients.cloudwatch, f"cloudwatch/home?region={{region}}{page}")
     asked = Asked(f"cloudwatch describe-alarms --alarm-names {' '.join(names)}", scope.incident, link)
     describe = partial(clients.cloudwatch.describe_alarms, AlarmNames=names, AlarmTypes=TYPES, MaxRecords=100)
     answer = await call(part, "cloudwatch:DescribeAlarms", describe)

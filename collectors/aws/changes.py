@@ -30,6 +30,7 @@ DEPLOYMENTS_PER_CALL = 25
 LOOKUPS = 12  # of CloudTrail in one collection: it allows two a second
 EVENTS_PER_PAGE = 50
 CLOUDTRAIL_DELAY = timedelta(minutes=5)  # its usual delay
+SAME_DEPLOYMENT = timedelta(minutes=2)  # between the call and the deployment it made
 RDS_PAGE = 100
 TITLE = 300
 
@@ -256,12 +257,12 @@ def _of_ecs(targets: Sequence[Target], detail: Mapping[str, JsonValue]) -> Itera
     resource = _text(parameters.get("resourceId"))
     for target in targets:
         ecs = target.ecs
-        if ecs and ((cluster, name) == (_last(ecs.cluster), ecs.service) or resource == _scalable(target)):
+        if ecs and ((cluster, name) == (_last(ecs.cluster), _last(ecs.service)) or resource == _scalable(target)):
             yield target.service
 
 
 def _scalable(target: Target) -> str:
-    return f"service/{_last(target.ecs.cluster)}/{target.ecs.service}" if target.ecs else ""
+    return f"service/{_last(target.ecs.cluster)}/{_last(target.ecs.service)}" if target.ecs else ""
 
 
 def _of_lambda(targets: Sequence[Target], detail: Mapping[str, JsonValue]) -> Iterator[str]:
@@ -280,7 +281,7 @@ async def _cloudtrail(clients: Clients, clock: Clock, scope: Scope, lookups: Seq
         unread = ", ".join(lookup.value for lookup in lookups[LOOKUPS:])
         part.gap(GapReason.TRUNCATED, f"CloudTrail allows two lookups a second: not looked up: {unread}"[:TITLE])
     told_until = clock.now() - CLOUDTRAIL_DELAY
-    if told_until < window.end:
+    if told_until < scope.occurred_at:  # what was called later is no cause
         part.gap(
             GapReason.TRUNCATED,
             f"CloudTrail tells of calls some minutes late: those after {told_until:%H:%M} UTC may not be there yet",
@@ -381,6 +382,28 @@ def _who(identity: Mapping[str, JsonValue]) -> str:
     issuer = _object(_object(identity.get("sessionContext")).get("sessionIssuer"))
     names = (identity.get("userName"), identity.get("arn"), issuer.get("userName"), identity.get("invokedBy"))
     return next(filter(None, map(_text, names)), "")
+
+
+def told_once(changes: Sequence[Change]) -> Iterator[Change]:
+    """A deployment that ECS tells of takes who made it from CloudTrail's call, which is then no other change."""
+    calls = [change for change in changes if change.kind == "deploy" and change.title.startswith("UpdateService")]
+    made: dict[Change, Change] = {}
+    for deployment in changes:
+        if deployment.title.startswith("ECS deployment"):
+            made.update({call: deployment for call in calls if _made(call, deployment) and call not in made})
+    callers = {deployment: call for call, deployment in made.items()}
+    for change in changes:
+        if (call := callers.get(change)) is not None:
+            title = f"{change.title}; {call.title}" if "desiredCount" in call.title else change.title
+            yield change.model_copy(update={"author": call.author, "link": call.link, "title": title})
+        elif change not in made:
+            yield change
+
+
+def _made(call: Change, deployment: Change) -> bool:
+    """A forced deployment names no version."""
+    near = call.component == deployment.component and abs(call.at - deployment.at) <= SAME_DEPLOYMENT
+    return near and call.version in ("", deployment.version)
 
 
 # --- rows of strangers --------------------------------------------------------------------------------------

@@ -169,7 +169,8 @@ def series_refs(targets: Iterable[Target], period_s: int = PERIOD_S) -> list[Ser
 def _resources(target: Target) -> Iterator[tuple[_Kind, dict[str, str]]]:
     """The kinds of resource that run the service, with their CloudWatch dimensions."""
     if target.ecs:
-        yield _ECS, {"ClusterName": target.ecs.cluster, "ServiceName": target.ecs.service}
+        cluster, service = (name.rpartition("/")[2] for name in (target.ecs.cluster, target.ecs.service))  # or ARNs
+        yield _ECS, {"ClusterName": cluster, "ServiceName": service}
     if target.target_group and target.load_balancer:
         yield _TARGET_GROUP, {"TargetGroup": target.target_group, "LoadBalancer": target.load_balancer}
     for name in target.aws.rds_instances:
@@ -244,7 +245,29 @@ def jobs(clients: Clients, clock: Clock, scope: Scope) -> Iterator[tuple[str, Jo
     """The metrics of all targets that the catalogue ties to AWS."""
     refs = series_refs(scope.targets, finest_of(clock, scope))
     if refs:
-        yield "CloudWatch metrics", partial(collect, clients, clock, scope, refs)
+        yield "CloudWatch metrics", partial(_collect_all, clients, clock, scope, refs)
+
+
+async def _collect_all(clients: Clients, clock: Clock, scope: Scope, refs: Sequence[SeriesRef], part: Part) -> None:
+    """A job: raises CollectorError. A resource that always reports, but has not, may go by another name."""
+    await collect(clients, clock, scope, refs, part)
+    if any(gap.reason != GapReason.EMPTY for gap in part.gaps):  # why there is nothing is told already
+        return
+    reported = {series.ref.query for series in part.series}
+    silent = [name for name, queries in _always_there(scope.targets, finest_of(clock, scope)) if not queries & reported]
+    if silent:
+        mend = "check the names under ecs:, load_balancer: and aws: in the catalogue"
+        part.gap(GapReason.EMPTY, f"CloudWatch has no metric of {', '.join(silent)}"[:300], mend)
+
+
+def _always_there(targets: Iterable[Target], period_s: int) -> Iterator[tuple[str, set[str]]]:
+    """What reports every minute, with its queries. Functions and queues that rest report nothing."""
+    for target in targets:
+        for kind, dimensions in _resources(target):
+            if kind in (_ECS, _TARGET_GROUP, _RDS_INSTANCE, _ELASTICACHE) or dimensions.get("Role") == "WRITER":
+                name = f"{kind.namespace} {'/'.join(v for k, v in dimensions.items() if k != 'Role')}"
+                queries = (_stat_query(kind, metric, dimensions, period_s) for metric in kind.metrics)
+                yield name, {json.dumps(query, sort_keys=True) for query in queries}
 
 
 def finest_of(clock: Clock, scope: Scope) -> int:

@@ -117,13 +117,17 @@ async def _services(
 
 
 async def _service(service: _Service, part: Part) -> None:
-    part.keep(_statuses(service.component, service.row, service.now))
-    part.logs.extend(filter(service.in_window, _event_lines(service.component, service.row)))
-    for read in (_deployments, _stopped_tasks, _target_health):
+    """What fails costs only itself: the other services of the job are read at the same time."""
+    for read in (_state, _deployments, _stopped_tasks, _target_health):
         try:
             await read(service, part)
         except CollectorError as error:
             part.fail(error)
+
+
+async def _state(service: _Service, part: Part) -> None:
+    part.logs.extend(filter(service.in_window, _event_lines(service.component, service.row)))
+    part.keep(_statuses(service.component, service.row, service.now))
 
 
 # --- deployments --------------------------------------------------------------------------------------------
@@ -139,8 +143,9 @@ async def _deployments(service: _Service, part: Part) -> None:
         return
     deployments = await _history(service, part)
     versions = await _versions(service, deployments, part)
-    told = _deployment_changes(service.component, deployments, versions)
-    part.keep(change for change in told if not any(_same_deployment(change, other) for other in known))
+    told = list(_deployment_changes(service.component, deployments, versions))
+    part.changes[:] = [change for change in part.changes if not any(_same_deployment(change, other) for other in told)]
+    part.keep(change for change in told if change.version or not any(_same_moment(change, other) for other in known))
 
 
 def _note_other_controller(service: _Service, controller: str, part: Part) -> None:
@@ -255,10 +260,14 @@ def _breakers(deployment: "ServiceDeploymentTypeDef") -> str:
     return told
 
 
-def _same_deployment(one: Change, other: Change) -> bool:
-    """Told twice: by the deployment history, and by the service itself, whose clock differs by seconds."""
-    near = abs(one.at - other.at) < timedelta(minutes=1)
-    return near and (one.version == other.version or not one.version)
+def _same_deployment(known: Change, told: Change) -> bool:
+    """Told twice: by the service itself, and by the deployment history, which tells more, e.g. why it was stopped."""
+    return _same_moment(known, told) and known.version == told.version
+
+
+def _same_moment(one: Change, other: Change) -> bool:
+    """Their clocks differ by seconds."""
+    return one.component == other.component and abs(one.at - other.at) < timedelta(minutes=1)
 
 
 # --- tasks --------------------------------------------------------------------------------------------------

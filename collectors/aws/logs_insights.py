@@ -27,7 +27,7 @@ from collectors._http import checked
 from collectors._jobs import Job, Part
 from collectors._logs import MAX_MESSAGE
 from collectors._windows import concatenated, joined, whole_periods
-from collectors.aws._calls import Asked, Clients, allowed, call, console
+from collectors.aws._calls import Asked, Clients, allowed, call, console, on_thread
 from collectors.base import (
     Check,
     Clock,
@@ -61,7 +61,7 @@ PERIOD_S = 60
 GROUPS = 50  # per query
 AT_ONCE = 6  # queries; an account has 30 to 100, which people and dashboards use too
 TRIES = 3  # to start a query while too many others run
-FIRST_POLL_S, POLL_S = 0.7, 1.0  # most queries take a second or two, and polls are paced too
+FIRST_POLL_S, POLL_S = 0.5, 1.0  # most queries take a second or two, and polls are paced too
 RESERVE_S = 0.5  # before time is up, for the last answer to arrive
 STOP_S = 0.4  # a job that is cancelled has half a second
 MOST_ROWS = 10_000  # of a page
@@ -207,7 +207,7 @@ class Insights:
 
     async def _stop(self, query_id: str) -> None:
         with suppress(ClientError, BotoCoreError, TimeoutError):
-            await asyncio.wait_for(asyncio.to_thread(self.client.stop_query, queryId=query_id), STOP_S)
+            await asyncio.wait_for(on_thread(partial(self.client.stop_query, queryId=query_id)), STOP_S)
 
 
 def _answer(part: Part, search: Search, asked: Asked, found: "GetQueryResultsResponseTypeDef | None") -> Answer:

@@ -178,12 +178,17 @@ class _Reading:
         self._insights = Insights(clients.logs)
         self._services = {_xray_name(target): target.service for target in scope.targets}
         self._seen: set[str] = set()
+        self._graph_read, self._in_use = asyncio.Event(), True
 
     # --- service graph ---
 
     async def graph(self, part: Part) -> None:
         """Who calls whom, and which share of the requests failed. Raises CollectorError."""
-        services = await self._graph(part, self._scope.incident)
+        try:
+            services = await self._graph(part, self._scope.incident)
+            self._in_use = bool(services)
+        finally:
+            self._graph_read.set()
         part.keep(self._edges(services))
         before: Mapping[str, _Requests] = {}
         if self._scope.baseline:
@@ -248,9 +253,14 @@ class _Reading:
         if await self._window(part, target, self._allowed(part, self._scope.incident)):
             for window in self._scope.baseline[:1]:
                 await self._window(part, target, self._allowed(part, window))
-        elif target.hops == 0 or target.aws.xray_name:
+        elif target.aws.xray_name or (target.hops == 0 and await self._knows_any_service()):
             mend = f"set aws.xray_name of {target.service} in the catalogue, if X-Ray knows it by another name"
             part.gap(GapReason.EMPTY, f"X-Ray has no trace of {_xray_name(target)}", mend)
+
+    async def _knows_any_service(self) -> bool:
+        """Whether X-Ray is used at all, as far as its graph, which is asked for first, could be read."""
+        await self._graph_read.wait()
+        return self._in_use
 
     async def _window(self, part: Part, target: Target, window: Window) -> bool:
         """Whether X-Ray has any trace of the service."""

@@ -4,13 +4,14 @@ Sizes are in bytes of UTF-8, about four to a token; a whole brief stays below 20
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
 from pydantic import JsonValue
 
-from collectors.base import Gap
+from collectors.base import Document, Gap
 from executors.base import Resource
 from graph.grounding import known_components
 from graph.llms.base import AnalysisRequest, OperationOnMenu, PlanRequest
@@ -18,6 +19,7 @@ from graph.masking import Masker
 from graph.state import Alert, Claim, Finding, RootCause, Suspect
 
 _LONGEST_TEXT = 2_000  # characters looked at for secrets before a text is cut
+_BROKEN_WORD = re.compile(r"\s\S*+\Z")  # where a text was cut; half a secret is no secret to the mask
 
 Record = Mapping[str, JsonValue]
 T = TypeVar("T")
@@ -37,9 +39,10 @@ class Briefing:
         return self._brief(
             _fence("alert", [request.alert], self._alert, 3_000),
             _fence("components", components, self._component, 1_500),
-            _fence("findings", evidence.findings, self._finding, 9_500),
+            _fence("findings", evidence.findings, self._finding, 7_800),
             _fence("suspects", evidence.suspects, self._suspect, 2_500),
             _fence("gaps", evidence.gaps, self._gap, 1_200),
+            _fence("runbooks", evidence.documents, self._document, 1_700),
             _fence("hints", request.hints[::-1], self._hint, 1_000),
             _fence("previous analysis", previous, self._answer, 800),
         )
@@ -51,7 +54,8 @@ class Briefing:
             _fence("alert", [request.alert], self._alert, 3_000),
             _fence("root cause", [request.root_cause], self._answer, 2_500),
             _fence("claims", supported, self._claim, 1_500),
-            _fence("findings", request.evidence.findings, self._finding, 5_000),
+            _fence("findings", request.evidence.findings, self._finding, 3_300),
+            _fence("runbooks", request.evidence.documents, self._document, 1_700),
             _fence("menu", request.menu, self._entry, 5_000),
             _fence("resources", _nearest_first(request), partial(_resource, request.desired_tasks), 1_500),
             _fence("hints", request.scope.hints[::-1], self._hint, 1_000),
@@ -64,7 +68,7 @@ class Briefing:
     def _text(self, text: str, length: int) -> str:
         """Masked first, cut afterwards: half a secret is one that no mask recognises."""
         if len(text) > _LONGEST_TEXT:
-            text = text[:_LONGEST_TEXT].rsplit(maxsplit=1)[0]
+            text = _BROKEN_WORD.sub("", text[:_LONGEST_TEXT])
         masked = self._mask(text)
         return masked if len(masked) <= length else masked[: length - 1] + "…"
 
@@ -107,6 +111,13 @@ class Briefing:
 
     def _gap(self, gap: Gap) -> Record:
         return {"source": gap.source, "reason": gap.reason.value, "detail": self._text(gap.detail, 160)}
+
+    def _document(self, document: Document) -> Record:
+        return {
+            "title": self._text(document.title, 60),
+            "section": self._text(document.section, 80),
+            "text": self._text(document.text, 400),
+        }
 
     def _answer(self, root_cause: RootCause) -> Record:
         return {

@@ -16,7 +16,7 @@ MAX_NEIGHBOURS = 15  # the budget of time is shared by all of them
 async def slack_alert(deps: Deps, state: State) -> dict[str, Any]:
     """Writes ``scope``: the alerted service, its neighbours by relevance, and the windows to look at."""
     alert = state["alert"]
-    known = _edges(deps.catalogue, await deps.observed_edges())
+    known = edges_of(deps.catalogue, await deps.observed_edges())
     distances = deps.catalogue.neighbours(alert.service, HOPS, known)
     chosen = dict(list(distances.items())[: 1 + MAX_NEIGHBOURS])
     windows = deps.windows(alert, deps.clock.now())
@@ -43,7 +43,7 @@ async def slack_alert(deps: Deps, state: State) -> dict[str, Any]:
     return {"scope": scope}
 
 
-def _edges(catalogue: Catalogue, observed: Sequence[Edge]) -> tuple[Edge, ...]:
+def edges_of(catalogue: Catalogue, observed: Sequence[Edge]) -> tuple[Edge, ...]:
     """Declared dependencies, and observed ones between services: what only is called, and nobody listed, is none."""
     services = {*catalogue.services, *(edge.caller for edge in observed)}
     declared = catalogue.edges()

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from math import exp
 
 from collectors.base import Change
-from graph.ranking.deviation import MAX_EXCERPT, Deviation
+from graph.ranking.deviation import Deviation, excerpt
 from graph.ranking.metrics import clock_time
 from graph.ranking.topology import ONSET_SLACK_S
 from graph.ranking.windows import Windows
@@ -54,7 +54,7 @@ def _deviation(
         strength=BOOST * KIND[change.kind] * closeness(before_s) * own,
         at_s=change.at.timestamp(),
         summary=f"{change.component}: {change.kind} “{change.title[:120]}”{version} at {when}; {relation}.",
-        excerpt=" ".join(p for p in (change.title, change.version, change.author) if p)[:MAX_EXCERPT],
+        excerpt=excerpt(" ".join(p for p in (change.title, change.version, change.author) if p)),
         link=change.link,
         source=source,
         worse="neutral",

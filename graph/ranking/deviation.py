@@ -79,6 +79,13 @@ def noisy_or(strengths: Iterable[float]) -> float:
     return 1.0 - left
 
 
+def excerpt(text: str) -> str:
+    """The head of a verbatim text, cut between words: half a secret is not known for one."""
+    if len(text) <= MAX_EXCERPT:
+        return text
+    return text[:MAX_EXCERPT].rpartition(" ")[0] + " …"
+
+
 def number(value: float) -> str:
     """A number as a person writes it: three significant digits, no exponent."""
     if abs(value) >= 100 or float(value).is_integer():

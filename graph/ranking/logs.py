@@ -8,7 +8,7 @@ from itertools import pairwise
 from math import exp
 
 from collectors.base import LogLine, Span, template
-from graph.ranking.deviation import MAX_EXCERPT, REPORTED, SEVERITY, Deviation, gain, number, surely
+from graph.ranking.deviation import REPORTED, SEVERITY, Deviation, excerpt, gain, number, surely
 from graph.ranking.windows import Windows
 
 _LINE_IN_LOGGER = re.compile(r"[#:]\d+$")
@@ -123,7 +123,7 @@ def _gone(component: str, signal: str, group: _Group, ordinary: tuple[int, int],
         unit="lines/min",
         effect=expected,
         summary=f"{component} no longer logs “{text}”: about {number(expected)} lines were expected, none came.",
-        excerpt=group.sample.message[:MAX_EXCERPT],
+        excerpt=excerpt(group.sample.message),
         source=group.source,
         worse="down",
     )
@@ -160,7 +160,7 @@ def _template_shift(
             f"{component} logged {group.incident} {group.sample.level} line(s) like "
             f"“{template(group.sample.message)[:100]}” ({number(now)}/min, {was})."
         ),
-        excerpt=group.sample.message[:MAX_EXCERPT],
+        excerpt=excerpt(group.sample.message),
         source=group.source,
     )
 
@@ -388,4 +388,4 @@ def _transition(
 def _excerpt(walk: _Walk, step: _Step) -> str:
     """The lines the transition runs between."""
     lines = [line.message for line in walk.lines if key(line) in step[1:]]
-    return "\n".join(lines[:2])[:MAX_EXCERPT]
+    return excerpt("\n".join(lines[:2]))

@@ -22,7 +22,8 @@ _SUCCESS = _words(
 _ERROR = _words(
     "error errors fail fails failed failure failures fault faults exception exceptions timeout timeouts reject "
     "rejected rejections refused throttle throttled throttles dropped drops unhealthy evicted evictions restart "
-    "restarts retry retries deadlock deadlocks crash crashes oom denied miss misses unavailable"
+    "restarts retry retries deadlock deadlocks crash crashes oom denied miss misses unavailable "
+    "err fatal panic severe"
 )
 _LOST = _words("lost loss losses abandoned")
 _EARNED = _words("revenue sales income earnings")

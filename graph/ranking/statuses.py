@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from math import isfinite
 
 from collectors.base import Status
-from graph.ranking.deviation import MAX_EXCERPT, Deviation, Worse, number
+from graph.ranking.deviation import Deviation, Worse, excerpt, number
 from graph.ranking.semantics import meaning
 
 
@@ -35,7 +35,7 @@ def _deviation(source: str, status: Status) -> Deviation | None:
         observed=status.observed,
         baseline=expected,
         effect=missing,
-        excerpt=status.detail[:MAX_EXCERPT],
+        excerpt=excerpt(status.detail),
         source=source,
         worse=worse,
     )

@@ -8,7 +8,7 @@ from itertools import pairwise
 from math import isfinite
 
 from collectors.base import Span
-from graph.ranking.deviation import MAX_EXCERPT, REPORTED, Deviation, gain, number, surely
+from graph.ranking.deviation import REPORTED, Deviation, excerpt, gain, number, surely
 from graph.ranking.metrics import MAD_TO_SIGMA, MIN_DEVIATION, median
 from graph.ranking.windows import Windows
 
@@ -215,7 +215,7 @@ def _excerpt(span: Span) -> str:
     text = (
         f"{span.component} {span.operation} {span.kind} peer={span.peer} error={span.error} {span.duration_ms:.1f} ms"
     )
-    return f"{text} trace={span.trace_id}"[:MAX_EXCERPT]
+    return excerpt(f"{text} trace={span.trace_id}")
 
 
 # --- time ---------------------------------------------------------------------------------------------------------

@@ -5,7 +5,10 @@ import socket
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
+from app.doctor import examine
+from app.settings import Settings
 from tests import processes
 from tests.conftest import World, Worlds
 
@@ -44,6 +47,7 @@ def test_what_does_not_is_told_with_its_mend(worlds: Worlds, nowhere: str) -> No
         AUTOPILOT_COLLECTORS="prometheus,loki,aws",
         AUTOPILOT_EXECUTORS="ecs",
         PROMETHEUS_URL=nowhere,
+        AUTOPILOT_ECS_ENDPOINT_URL=nowhere,
         OPENAI_API_KEY="sk-of-a-test",
         OPENAI_BASE_URL=f"{nowhere}/v1",
     )
@@ -52,7 +56,7 @@ def test_what_does_not_is_told_with_its_mend(worlds: Worlds, nowhere: str) -> No
     assert "PROMETHEUS_URL" in told["collector prometheus"]["mend"]
     assert "LOKI_URL" in told["collector loki"]["detail"]
     assert told["model"]["mend"] == "Check OPENAI_BASE_URL."
-    # the shop has no STS: credentials cannot be told, and nothing is tried instead
+    # without STS credentials cannot be told, and nothing is tried instead
     assert told["executor ecs"]["name"] == "credentials"
     assert "sk-of-a-test" not in json.dumps(rows)
     skipped = [row["name"] for row in rows if row["of"] == "executor ecs" and row["status"] == "skipped"]
@@ -65,3 +69,11 @@ def test_a_wrong_setting_is_one_of_its_findings(worlds: Worlds) -> None:
     assert code == 1
     [row] = [row for row in rows if row["of"] == "collector datadog"]
     assert row["detail"].startswith("DATADOG_MAX_CALLS: ")
+
+
+async def test_a_key_that_no_header_can_hold_is_one_finding_and_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-a-tést")
+    settings = Settings(database_url=SecretStr("postgresql://127.0.0.1:1/x"), collectors=())
+    found = {f.of: f.check for f in await examine(settings)}
+    assert (found["model"].status, found["database"].status) == ("failed", "failed")
+    assert "sk-of" not in str(found)

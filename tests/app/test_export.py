@@ -1,8 +1,10 @@
 """An incident becomes a bundle: sanitised, replayed to the same suspects, a regression test with one command."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,9 +18,23 @@ from app.runner import Runner
 from app.security import Caller
 from app.settings import Settings
 from app.store import incidents
-from app.store.ledger import PostgresLedger, PostgresSnapshots
+from app.store.alerts import observed_edges
+from app.store.ledger import PostgresLedger, PostgresSnapshots, latest_looks
 from app.unmask import originals
-from collectors.base import Change, Edge, Gap, GapReason, LogLine, Scope, Series, SeriesRef, Span, Status, Telemetry
+from collectors.base import (
+    Change,
+    Edge,
+    Gap,
+    GapReason,
+    LogLine,
+    Scope,
+    Series,
+    SeriesRef,
+    Span,
+    Status,
+    Telemetry,
+    Unreachable,
+)
 from collectors.replay import load_bundle
 from graph.catalogue import Catalogue, Service
 from graph.deps import Deps
@@ -26,7 +42,7 @@ from graph.llms.rules import RulesAnalyst
 from graph.masking import Masker
 from graph.ranking import rank
 from graph.state import Alert
-from tests.graph.sources import NOON, Clock, Source
+from tests.graph.sources import NOON, Clock, Source, errors
 
 KIM, ANN = Caller("kim", "responder"), Caller("ann", "admin")
 MASKER = Masker(b"the key of a test")
@@ -76,13 +92,13 @@ class Desktop:
             return await export(connection, self.desk.settings, self.incident, round_, target, raw=raw)
 
 
-@pytest.fixture
-async def analysed(database_url: str) -> AsyncIterator[Desktop]:
+@asynccontextmanager
+async def desktop(database_url: str, sources: Sequence[Source]) -> AsyncIterator[Desktop]:
     pool, queue, clock = create_pool(database_url), create_queue(database_url), Clock()
     async with pool, queue.open_async():
         deps = Deps(
             catalogue=CATALOGUE,
-            collectors=[Source("meter", seen)],
+            collectors=sources,
             snapshots=PostgresSnapshots(pool),
             analyst=RulesAnalyst(),
             operations={},
@@ -94,6 +110,8 @@ async def analysed(database_url: str) -> AsyncIterator[Desktop]:
         alert = Alert(
             source="t",
             title=f"{PERSON} cannot log in",
+            resources={"user": PERSON},
+            url=f"https://example.com/?password={SECRET}",
             service="shop",
             occurred_at=NOON,
             fingerprint="f",
@@ -103,6 +121,12 @@ async def analysed(database_url: str) -> AsyncIterator[Desktop]:
         assert opened.incident_id
         await Runner(pool, deps).advance(opened.incident_id)
         yield Desktop(desk, deps, opened.incident_id)
+
+
+@pytest.fixture
+async def analysed(database_url: str) -> AsyncIterator[Desktop]:
+    async with desktop(database_url, [Source("meter", seen)]) as opened:
+        yield opened
 
 
 async def test_the_bundle_replays_to_the_same_suspects(analysed: Desktop, tmp_path: Path) -> None:
@@ -136,6 +160,67 @@ async def test_the_bundle_replays_to_the_same_suspects(analysed: Desktop, tmp_pa
     assert [s.component for s in again.suspects] == [s["component"] for s in analysis["evidence"]["suspects"]]
     assert [s.score for s in again.suspects] == [s["score"] for s in analysis["evidence"]["suspects"]]
     assert bundle.gaps[0].detail == "no more than that"
+
+
+def only_once(source: Source, found: Telemetry) -> Telemetry:
+    """The second look fails."""
+    if len(source.scopes) > 1:
+        raise Unreachable("gone")
+    return found
+
+
+def deployed(scope: Scope) -> Telemetry:
+    """Usual lines, and a change."""
+    line = LogLine(component="db", at=NOON - timedelta(minutes=30), level="warning", message="checkpoint is slow")
+    lines = tuple(line.model_copy(update={"at": line.at + timedelta(seconds=30 * n)}) for n in range(60))
+    return Telemetry(source="logs", logs=lines, changes=seen(scope).changes)
+
+
+async def test_what_was_read_in_the_first_look_only_is_left_out_as_in_the_evidence(
+    database_url: str, tmp_path: Path
+) -> None:
+    meter = Source("meter", partial(errors, since=NOON - timedelta(minutes=11), source="meter"))
+    logs = Source("logs", lambda scope: only_once(logs, deployed(scope)))
+    async with desktop(database_url, [meter, logs]) as opened:
+        bundle = load_bundle(await opened.export(tmp_path / "b"))
+    assert bundle.manifest.incident == meter.scopes[1].incident
+    assert bundle.logs == ()
+    assert [(c.component, c.kind) for c in bundle.changes] == [("db", "configuration")]
+    assert [(g.source, g.detail) for g in bundle.gaps] == [
+        ("logs", "gone"),
+        ("logs", "metrics, logs and spans were read the first time only, not further back, and are left out"),
+    ]
+
+
+async def test_if_the_second_look_showed_nothing_the_bundle_is_of_the_first(database_url: str, tmp_path: Path) -> None:
+    found = partial(errors, since=NOON - timedelta(minutes=11), source="meter")
+    meter = Source("meter", lambda scope: only_once(meter, found(scope)))
+    async with desktop(database_url, [meter]) as opened:
+        bundle = load_bundle(await opened.export(tmp_path / "b"))
+    assert len(meter.scopes) == 2
+    assert bundle.manifest.incident == meter.scopes[0].incident
+    assert [s.ref.metric for s in bundle.series] == ["http.errors.count"]
+
+
+async def test_names_that_postgres_cannot_index_do_not_stop_an_incident(database_url: str) -> None:
+    names = ["shop", "a\x00b", "x" * 100_000, ""]
+    edges = tuple(Edge(caller="web", callee=name, source="traces") for name in names)
+    source = Source("traces", lambda scope: Telemetry(source="traces", edges=edges))
+    async with desktop(database_url, [source]) as opened, opened.desk.pool.connection() as connection:
+        assert await observed_edges(connection) == [("web", "shop")]
+        [kept] = await latest_looks(connection, opened.incident, 1)
+    assert kept.edges == edges
+
+
+async def test_secrets_in_what_a_source_says_do_not_reach_the_timeline(database_url: str) -> None:
+    def refused(scope: Scope) -> Telemetry:
+        raise Unreachable(f"401 for {PERSON}, password={SECRET}")
+
+    async with desktop(database_url, [Source("meter", refused)]) as opened, opened.desk.pool.connection() as connection:
+        told = [e for e in await incidents.events(connection, opened.incident) if e["kind"] == "collector_finished"]
+    assert "meter: 1 gap: 401 for [" in told[0]["message"]
+    assert SECRET not in str(told)
+    assert PERSON not in str(told)
 
 
 async def test_it_is_sanitised_unless_told_otherwise(analysed: Desktop, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 from app.report import AlertOf, Report, build, markdown
+from collectors.base import Document
 from graph.state import Execution, Finding, StepResult, Verification
 
 AT = datetime(2024, 12, 20, 9, 15, tzinfo=UTC)
@@ -39,6 +40,15 @@ def test_a_link_cannot_leave_its_brackets() -> None:
 
 def test_only_https_is_linked() -> None:
     assert "[open]" not in markdown(report("javascript:alert(1)"))
+
+
+def test_runbooks_are_quoted_and_say_where_they_are_cut() -> None:
+    section = Document(title="<b>", section="Pool > full", text="\n".join(f"{n}. | do" for n in range(1, 25)))
+    text = markdown(report().model_copy(update={"documents": (section,), "plan_note": "[see](http://x)"}))
+    assert "**\\<b\\>** Pool \\> full\n\n      1. | do\n" in text
+    assert "      20. | do\n      …\n" in text
+    assert "21. | do" not in text
+    assert "\\[see\\](http://x)" in text
 
 
 def test_environment_and_request_ids_are_escaped() -> None:

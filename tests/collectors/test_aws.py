@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors import aws
-from collectors.aws import create, ecs
+from collectors.aws import AwsCollector, create, ecs
 from collectors.aws._calls import NotOffered, console
-from collectors.base import Declared, EcsService, Forbidden, GapReason, Scope, Target, Telemetry
+from collectors.base import AwsResources, Declared, EcsService, Forbidden, GapReason, NotFound, Scope, Target, Telemetry
 from tests.collectors.aws_stubs import ACCOUNT, ECS_ONLY, T0, Account, StoppedClock, scope_of
 
 GROUP = "arn:aws:elasticloadbalancing:eu-west-1:123456789012:targetgroup/pay/6d0e"
@@ -85,6 +85,7 @@ async def test_state_events_and_deployments_of_a_service(account: Account) -> No
         "startedAt": current + timedelta(seconds=5),
         "status": "IN_PROGRESS",
         "targetServiceRevision": {"arn": "r2"},
+        "alarms": {"status": "TRIGGERED", "triggeredAlarmNames": ["5xx"]},
     }
     undone = {
         "startedAt": older,
@@ -112,7 +113,11 @@ async def test_state_events_and_deployments_of_a_service(account: Account) -> No
         "ecs.failed_tasks": (3, 0, ""),
     }
     assert [(c.version, c.at, c.title) for c in found.changes] == [
-        ("payment:42", current, "ECS deployment of payment:42: IN_PROGRESS"),  # told twice, taken once
+        (  # told twice, taken once: by whom tells more
+            "payment:42",
+            current + timedelta(seconds=5),
+            "ECS deployment of payment:42: IN_PROGRESS; alarms 5xx",
+        ),
         (
             "payment:41",
             older,
@@ -237,11 +242,32 @@ async def test_a_larger_answer_than_the_budget_ends_the_collection(hurried: Acco
     ] * len(found.gaps)
 
 
+async def test_too_many_rows_of_one_service_leave_nothing_running_behind() -> None:
+    account = Account(max_rows=100)
+    crowded = service(deployments=[{"status": "PRIMARY"}] * 60, deploymentController={"type": "CODE_DEPLOY"})
+    describes(account, crowded, {**crowded, "serviceName": "cart", "deployments": []})
+    for _ in range(2):
+        account.answers("ecs", "list_tasks", {"taskArns": []})
+    resources = AwsResources(codedeploy_application="pay")
+    names = ("payment-service", "cart")
+    targets = (Target(service=n, ecs=EcsService(cluster="shop", service=n), aws=resources) for n in names)
+    found = await read(account, scope_of(*targets))
+    account.assert_all_asked()
+    assert [gap.mend for gap in found.gaps] == ["raise AUTOPILOT_AWS_MAX_ROWS, or narrow what is read"]
+
+
 async def test_nothing_readable_raises(account: Account) -> None:
     account.refuses("ecs", "describe_services", "ExpiredTokenException", 403)
     with pytest.raises(Forbidden, match="ExpiredToken") as told:
         await read(account, scope_of(ECS_ONLY))
     assert told.value.mend == "renew the AWS credentials of this process"
+
+
+async def test_a_name_that_aws_does_not_know_is_to_be_mended_in_the_catalogue(account: Account) -> None:
+    account.refuses("ecs", "describe_services", "ClusterNotFoundException")
+    with pytest.raises(NotFound, match="ClusterNotFoundException") as told:
+        await read(account, scope_of(ECS_ONLY))
+    assert told.value.mend == "check the names under aws: and ecs: in the catalogue"
 
 
 async def test_a_role_that_cannot_be_assumed_is_told_as_such(account: Account) -> None:
@@ -285,6 +311,19 @@ async def test_checks_name_each_missing_action(account: Account) -> None:
     assert checks["rds:DescribeEvents"].status == "ok"
     assert checks["cloudtrail:LookupEvents"].mend == "allow the role the action cloudtrail:LookupEvents"
     assert "AUTOPILOT_AWS_ENDPOINT_URL" in checks["cloudwatch:GetMetricData"].mend
+
+
+async def test_log_groups_of_the_catalogue_are_looked_for() -> None:
+    account = Account()
+    account.answers("logs", "describe_log_groups", {"logGroups": []})
+    account.answers("logs", "describe_log_groups", {"logGroups": [{"logGroupName": "/ecs/pay-2"}]})
+    collector = AwsCollector(account.clock, account.clients, account.settings, log_groups=("/ecs/pay",))
+    [check] = [check for check in await collector.check() if check.name.startswith("log group")]
+    assert (check.name, check.status, check.mend) == (
+        "log group /ecs/pay",
+        "failed",
+        "correct aws.log_groups in the catalogue",
+    )
 
 
 async def test_every_action_that_is_checked_is_in_the_policy(account: Account) -> None:

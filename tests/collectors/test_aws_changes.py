@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors.aws import changes
-from collectors.base import AwsResources, GapReason, Target, Telemetry
+from collectors.base import AwsResources, Change, GapReason, Target, Telemetry
 from tests.collectors.aws_stubs import ECS_ONLY, INCIDENT, T0, Account, StoppedClock, scope_of
 
 SINCE = INCIDENT.start - timedelta(hours=24)
@@ -278,12 +278,41 @@ async def test_what_is_refused_once_is_not_asked_again(account: Account) -> None
     ]
 
 
-async def test_the_last_minutes_may_not_be_in_cloudtrail_yet() -> None:
-    account = Account(StoppedClock(INCIDENT.end + timedelta(minutes=1)))
+@pytest.mark.parametrize(("minutes", "told"), [(2, ["08:57"]), (6, [])])
+async def test_what_came_just_before_may_not_be_in_cloudtrail_yet(minutes: int, told: list[str]) -> None:
+    account = Account(StoppedClock(T0 + timedelta(minutes=minutes)))
     account.answers("cloudtrail", "lookup_events", {})
     found = await read(account, of(elasticache_clusters=("sessions",)))
-    [gap] = found.gaps
-    assert (gap.reason, "those after 09:06 UTC" in gap.detail) == (GapReason.TRUNCATED, True)
+    assert [(gap.reason, gap.detail.partition("those after ")[2][:5]) for gap in found.gaps] == [
+        (GapReason.TRUNCATED, since) for since in told
+    ]
+
+
+def test_a_deployment_and_the_call_that_made_it_are_one_change() -> None:
+    def change(
+        title: str, minutes: float, version: str = "", author: str = "", kind: changes.Kind = "deploy"
+    ) -> Change:
+        at = T0 + timedelta(minutes=minutes)
+        return Change(component="payment", at=at, kind=kind, title=title, version=version, author=author)
+
+    deployments = [
+        change("ECS deployment of pay:43: COMPLETED", 0.1, "pay:43"),
+        change("ECS deployment of pay:43", 9, "pay:43"),
+    ]
+    calls = [
+        change("UpdateService: desiredCount 4, taskDefinition pay:43", 0, "pay:43", "alice"),
+        change("UpdateService: forceNewDeployment True", 9, "", "bob"),
+        change("UpdateService: taskDefinition pay:44", 9, "pay:44", "carol"),
+        change("UpdateService: desiredCount 3", 0, "", "alice", "scaling"),
+    ]
+    told = list(changes.told_once([*deployments, *calls]))
+    assert told[0].title.endswith("COMPLETED; UpdateService: desiredCount 4, taskDefinition pay:43")
+    assert [(one.title.partition(":")[0], one.author) for one in told] == [
+        ("ECS deployment of pay", "alice"),
+        ("ECS deployment of pay", "bob"),
+        ("UpdateService", "carol"),
+        ("UpdateService", "alice"),
+    ]
 
 
 async def test_lookups_are_few(account: Account) -> None:

@@ -11,6 +11,7 @@ from collectors.aws import alarms, cloudwatch
 from collectors.base import (
     AwsResources,
     CollectorError,
+    EcsService,
     GapReason,
     RateLimited,
     Scope,
@@ -394,3 +395,27 @@ async def test_a_rule_too_long_to_be_kept_is_found_by_its_title(account: Account
 
 async def test_an_alert_of_another_sender_asks_for_no_alarm(account: Account) -> None:
     assert list(alarms.jobs(account.clients, account.clock, raised("x", source="datadog"))) == []
+
+
+async def test_what_always_reports_but_has_not_is_told(account: Account) -> None:
+    resources = AwsResources(rds_instances=("orders",), lambda_functions=("rarely-called",))
+    arn = "arn:aws:ecs:eu-west-1:123456789012:cluster/shop"
+    target = Target(service="payment", ecs=EcsService(cluster=arn, service="pay"), aws=resources)
+    cpu = cloudwatch.series_refs([target])[0]
+    assert "arn:" not in cpu.query  # CloudWatch has a cluster by its name only
+    answers(account, page(points(0, [41])))
+    found = await read(account, scope_of(target))
+    assert [(gap.reason, gap.detail) for gap in found.gaps] == [
+        (GapReason.EMPTY, "CloudWatch has no metric of AWS/RDS orders")
+    ]
+    answers(account, page({**points(0, []), "StatusCode": "Forbidden"}))
+    [gap] = (await read(account, scope_of(target))).gaps  # not that there is nothing as well
+    assert gap.reason == GapReason.FORBIDDEN
+
+
+async def test_a_link_of_an_alert_is_not_ours_to_pass_on(account: Account) -> None:
+    describes(account, ["a b"])
+    found = await read_alarm(account, raised("a b", url="https://evil.example/"))
+    assert [query.link for query in found.queries] == [
+        "https://eu-west-1.console.aws.amazon.com/cloudwatch/home?region=eu-west-1#alarmsV2:alarm/a%20b"
+    ]

@@ -3,17 +3,14 @@
 moto has no CloudTrail and no history of ECS deployments: the collection goes on without them.
 """
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from collectors.aws import AwsCollector, Settings, clients_of
 from collectors.aws._calls import Clients
 from collectors.base import AwsResources, EcsService, Scope, Symptom, Target, Window
-from tests.collectors.aws_stubs import StoppedClock
+from tests.collectors.aws_stubs import SESSION, StoppedClock
 
 NOW = datetime.now(UTC).replace(second=0, microsecond=0)
 SOON = NOW + timedelta(minutes=5)  # whenever the test runs, what it deploys is within
@@ -26,12 +23,8 @@ PAYMENT = Target(
 
 
 @pytest.fixture(scope="module")
-def clients() -> Iterator[Clients]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield clients_of(boto3.Session("key", "secret", region_name="eu-west-1"), f"http://{host}:{port}")
-    server.stop()
+def clients(moto: str) -> Clients:
+    return clients_of(SESSION, moto)
 
 
 @pytest.fixture

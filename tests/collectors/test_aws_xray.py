@@ -1,7 +1,7 @@
 """X-Ray on a small stand-in behind boto3's own wire format; segments on moto, which stores what it is given."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,7 +23,7 @@ from collectors.base import (
     Telemetry,
     Window,
 )
-from tests.collectors.test_aws_logs_insights import Body, Reply, answer_with, clients_at, moto_server, refusal
+from tests.collectors.test_aws_logs_insights import Body, Reply, answer_with, clients_at, refusal
 
 T0 = datetime(2024, 12, 20, 9, 0, tzinfo=UTC)
 AT = T0.timestamp()
@@ -277,10 +277,19 @@ async def test_a_window_is_no_longer_than_x_ray_answers(aws: XRay) -> None:
 
 
 async def test_an_unknown_name_is_told(aws: XRay) -> None:
+    aws.graphs = [{"Services": [node(1, "check-out", ())]}]
     found = await aws.collect()
     [gap] = found.gaps
     assert gap.reason == GapReason.EMPTY
     assert "aws.xray_name of checkout" in gap.mend
+
+
+async def test_that_nobody_uses_x_ray_is_not_told_at_every_incident(aws: XRay) -> None:
+    found = await aws.collect()
+    assert found.gaps == ()
+    named = Target(service="checkout", aws=AwsResources(xray_name="check-out"))
+    [gap] = (await aws.collect(scope(named))).gaps  # but who named it expects it there
+    assert gap.reason == GapReason.EMPTY
 
 
 async def test_a_name_cannot_leave_its_quotes(aws: XRay) -> None:
@@ -462,12 +471,6 @@ async def test_checks_name_the_missing_action(aws: XRay) -> None:
         "xray:ListRetrievedTraces": "ok",
     }
     assert found[1].mend == "allow the role the action xray:GetTraceSummaries"
-
-
-@pytest.fixture(scope="module")
-def moto() -> Iterator[str]:
-    with moto_server() as url:
-        yield url
 
 
 async def test_against_another_implementation_of_the_api(moto: str) -> None:

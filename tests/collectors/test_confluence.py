@@ -132,10 +132,16 @@ async def test_paging_uses_the_cursor_on_the_same_host_and_ends() -> None:
 async def test_a_page_that_is_hidden_or_slow_costs_only_itself() -> None:
     confluence = Confluence(7, 8, 9)
     confluence.answers["/wiki/api/v2/pages/8"] = lambda _: httpx.Response(404)
-    found = await confluence.collector().collect(scope(within_s=1.0))
+    found = await confluence.collector().collect(scope(within_s=2.5))
     assert found.documents
     assert {gap.reason for gap in found.gaps} == {GapReason.FORBIDDEN, GapReason.TIMEOUT}
     assert "read:page:confluence" in next(g.mend for g in found.gaps if g.reason == GapReason.FORBIDDEN)
+
+
+async def test_pages_that_were_not_read_are_not_said_to_fit_nothing() -> None:
+    found = await Confluence(9).collector().collect(scope(within_s=1.5))
+    assert [gap.reason for gap in found.gaps] == [GapReason.TIMEOUT]
+    assert "AUTOPILOT_COLLECT_S" in found.gaps[0].mend
 
 
 async def test_more_pages_than_are_read_is_told() -> None:
@@ -184,3 +190,5 @@ def test_settings_are_checked() -> None:
         create(FrozenClock(), Declared())
     with pytest.raises(ValidationError, match="must begin with https"):
         Settings(url="file:///etc/passwd")
+    with pytest.raises(ValidationError, match="no user and no password"):
+        Settings(url="https://kim:secret@acme.atlassian.net")

@@ -12,11 +12,13 @@ from collectors.base import GapReason, Scope, SeriesRef, Status, Symptom, Target
 from .test_datadog import (
     BASELINE,
     COUNTS,
+    EVENTS,
     INCIDENT,
     LOGS,
     METRICS,
     MONITORS,
     POINTS,
+    RELATIONS,
     SPANS,
     T0,
     Datadog,
@@ -140,6 +142,49 @@ async def test_uncountable_logs_are_read_all_the_same(datadog: Datadog) -> None:
     found = await datadog.collector().collect(scope())
     assert sum(line.count for line in found.logs) == 4
     assert any(COUNTS in gap.detail for gap in found.gaps)
+
+
+async def test_lines_counted_in_part_are_not_taken_for_silence(datadog: Datadog) -> None:
+    partly: JsonValue = {"data": {"buckets": [bucket("info", (T0, 5.0))]}, "meta": {"status": "timeout"}}
+    datadog.answers[COUNTS] = always(200, partly)
+    found = await datadog.collector().collect(scope())
+    assert not found.series  # a minute that was not counted is no minute without lines
+    assert any("-status" not in str(body(request)["filter"]) for request in datadog.to(LOGS))
+    assert [gap.reason for gap in found.gaps if "count" in gap.detail] == [GapReason.TRUNCATED]
+    assert not any("no log line" in gap.detail for gap in found.gaps)
+
+
+async def test_what_was_counted_before_the_incident_only_says_nothing_of_it(datadog: Datadog) -> None:
+    def then_refused(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200 if begins(request) < T0 else 400, json=counted())
+
+    datadog.answers[COUNTS] = then_refused
+    long_before = Window(start=BASELINE.start - timedelta(hours=9), end=BASELINE.start - timedelta(hours=8))
+    await datadog.collector().collect(scope().model_copy(update={"baseline": (long_before,)}))
+    assert {begins(request) for request in datadog.to(LOGS)} >= {T0}
+
+
+async def test_services_that_log_nothing_are_one_gap(datadog: Datadog) -> None:
+    datadog.answers[COUNTS] = always(200, counted(bucket("info", (T0, 5.0), service="payment")))
+    names = ("payment", "redis", "orders-db")
+    found = await datadog.collector().collect(scope(*(Target(service=name) for name in names)))
+    [gap] = [gap for gap in found.gaps if "log line" in gap.detail]
+    assert gap.detail == "no log line is tagged service:redis, service:orders-db"
+
+
+async def test_more_events_monitors_or_relations_than_are_read_is_told(datadog: Datadog) -> None:
+    event: JsonValue = {"attributes": {"timestamp": T0.isoformat(), "tags": []}}
+    datadog.answers[EVENTS] = always(200, {"data": [event] * 1000, "meta": {"page": {"after": "more"}}})
+    datadog.answers[MONITORS] = always(200, [{"id": 1}] * 100)
+    relation: JsonValue = {"attributes": {"from": {"name": "a"}, "to": {"name": "b"}}}
+    datadog.answers[RELATIONS] = always(200, {"data": [relation] * 100})
+    found = await datadog.collector().collect(scope())
+    told = {gap.detail for gap in found.gaps if gap.reason == GapReason.TRUNCATED}
+    assert told == {
+        "Datadog has more than 1,000 events of the last day; older ones were not read",
+        "only 300 monitors tagged service:payment were read",
+        "the software catalogue has more than 2,000 relations",
+    }
 
 
 async def test_a_service_without_a_tag_of_its_own_is_counted_by_itself(datadog: Datadog) -> None:

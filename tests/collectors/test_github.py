@@ -205,6 +205,15 @@ async def test_without_deployments_the_commits_are_told(github: GitHub) -> None:
     assert {gap.reason for gap in found.gaps} == {GapReason.EMPTY, GapReason.FAILED}
 
 
+async def test_a_token_without_the_right_to_deployments_still_reads_commits(github: GitHub) -> None:
+    signature = {"name": "Kim", "date": at(-5)}
+    github.gives(DEPLOYMENTS, {"message": "Resource not accessible by personal access token"}, 403)
+    github.gives(COMMITS, [{"sha": NEW, "commit": {"message": "Raise pool", "committer": signature}}])
+    found = await github.collector().collect(scope())
+    assert [change.title for change in found.changes] == ["commit cccccccccccc: Raise pool"]
+    assert [gap.reason for gap in found.gaps] == [GapReason.FORBIDDEN]  # and not that there were no deployments
+
+
 async def test_the_cap_on_files_is_told(github: GitHub) -> None:
     github.deploys(deployment(2, NEW, -5), deployment(1, OLD, -30))
     names = [f"deploy/{number}.yaml" for number in range(300)]
@@ -218,6 +227,7 @@ async def test_the_cap_on_files_is_told(github: GitHub) -> None:
 @pytest.mark.parametrize("status", [403, 404])
 async def test_a_hidden_repository_names_the_permissions(github: GitHub, status: int) -> None:
     github.gives(DEPLOYMENTS, {"message": "Not Found"}, status)
+    github.gives(COMMITS, {"message": "Not Found"}, status)
     with pytest.raises(Forbidden) as refused:
         await github.collector().collect(scope())
     assert "Contents: read and Deployments: read on shop/pay" in refused.value.mend

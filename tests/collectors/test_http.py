@@ -402,6 +402,34 @@ async def test_what_is_no_json_is_told_so(body: str | bytes) -> None:
     assert told.value.mend == "check LOKI_URL"
 
 
+@pytest.mark.parametrize(
+    ("told", "read"),
+    [
+        (rb'"cut \ud83d"', "cut \ufffd"),
+        (rb'"\udc00 and \uD83D\uDE00 and \ud83d\u0041"', "\ufffd and \U0001f600 and \ufffdA"),
+        (rb'"C:\\ud83d \\\ud83d"', "C:\\ud83d \\\ufffd"),
+    ],
+)
+async def test_half_a_character_does_not_cost_the_answer(told: bytes, read: str) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(told)
+    async with api(says(head + told)) as (loki, _):
+        assert await loki.json(part(), "/q", needs=NEEDS) == read
+
+
+@pytest.mark.parametrize("link", ['<http://[>; rel="next"', "<", ";;;", '<?a=1>; rel="prev"'])
+async def test_a_link_that_leads_nowhere_is_the_last_page(link: str) -> None:
+    async with api(says(answer("[]", Link=link))) as (loki, _):
+        assert await loki.page(part(), "/q", needs=NEEDS) == ([], {})
+
+
+async def test_an_impossible_date_costs_nothing() -> None:
+    never = "Fri, 20 Nov 99999999999999999999 10:00:00 GMT"
+    async with api(says(answer("[]", Date=never))) as (loki, _):
+        assert await loki.json(part(), "/q", needs=NEEDS) == []
+        assert loki.skew_s is None
+    assert pause_of(httpx.Headers({"Retry-After": never})) is None
+
+
 async def test_numbers_that_json_does_not_have_are_read_as_what_they_are() -> None:
     async with api(says(answer('[NaN, Infinity, 1e999, "NaN"]'))) as (loki, _):
         found = await loki.json(part(), "/q", needs=NEEDS)

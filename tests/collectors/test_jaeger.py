@@ -192,7 +192,7 @@ async def test_malformed_rows_and_partial_answers_are_told(old: Jaeger) -> None:
     old.answers[V1] = lambda _: httpx.Response(200, json=body)
     seen = await old.collector().collect(scope())
     told = " | ".join(gap.detail for gap in seen.gaps)
-    assert "3 rows were not understood" in told
+    assert "spans were not understood" in told
     assert "1 rows were not understood" in told
     assert "shard lost" in told
 

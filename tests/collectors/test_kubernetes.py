@@ -265,6 +265,30 @@ async def test_events_are_the_workloads_own_and_counted(cluster: Cluster, collec
     assert [query["fieldSelector"] for query in cluster.to(EVENTS)] == ["type=Warning", "type!=Warning"]
 
 
+async def test_an_event_that_goes_on_since_yesterday_is_no_rise(
+    cluster: Cluster, collector: KubernetesCollector
+) -> None:
+    """Kubernetes tells only the first and the last time, and how many there were."""
+    endless = event("pay-0", count=2401, firstTimestamp=at(-24 * 60), lastTimestamp=at(10))
+    cluster.answers[EVENTS] = lambda q: (200, {"items": [endless] if q["fieldSelector"] == "type=Warning" else []})
+    found = await collector.collect(scope())
+    before, now = (sum(line.count for line in found.logs if w.start <= line.at < w.end) for w in (BASELINE, INCIDENT))
+    assert (before, now) == (99, 17)  # 1.65 a minute, all the time
+
+
+async def test_a_pod_that_was_evicted_long_ago_is_left_over(cluster: Cluster, collector: KubernetesCollector) -> None:
+    cluster.gives(DEPLOYMENT, DEPLOYED)
+    pods: list[Json] = [
+        {"metadata": {"name": f"pay-{ago}"}, "status": {"phase": "Failed", "reason": "Evicted", "startTime": at(-ago)}}
+        for ago in (24 * 60, 5)
+    ]
+    cluster.gives(PODS, {"items": pods})
+    found = await collector.collect(scope())
+    failed = next(status for status in found.statuses if status.name == "kubernetes.failed_pods")
+    assert failed.observed == 1
+    assert "pay-5: Failed" in failed.detail
+
+
 async def test_targets_of_one_namespace_share_its_events_and_the_longest_name_wins(
     cluster: Cluster, collector: KubernetesCollector
 ) -> None:

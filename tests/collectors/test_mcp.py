@@ -1,5 +1,6 @@
 """MCP servers as a source: real servers, over HTTP and over stdio, in processes of their own."""
 
+import asyncio
 import socket
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from collectors.base import (
 )
 from collectors.mcp import McpCollector, Settings, create
 from tests import processes
+from tests.collectors.raw_http import Request, answer, vendor
 
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 SERVER = '''
@@ -163,6 +165,40 @@ async def test_a_tool_that_fails_or_is_missing_costs_the_others_nothing(command:
     assert "it has: fails, flags, lines, on_call, restart" in found.gaps[1].mend
     checks = {c.name: c.status for c in await source.check()}
     assert checks == {"ops": "ok", "ops: fails": "ok", "ops: gone": "failed", "ops: on_call": "ok"}
+
+
+async def test_an_expression_that_does_not_fit_an_answer_costs_that_answer_only(command: tuple[str, ...]) -> None:
+    arguments = {"service": "{service}"}
+    fields = {"at": "ts", "message": "join(',', msg)"}
+    tools = (
+        McpTool(tool="lines", arguments=arguments, gives="logs", rows="sort(result)", fields={}),
+        McpTool(tool="lines", arguments=arguments, gives="logs", rows="result", fields=fields),
+        McpTool(tool="on_call", arguments={**arguments, "at": "now"}),
+    )
+    found = await collector(*tools, command=command).collect(scope("shop"))
+    assert [d.text for d in found.documents] == ["shop: kim, since now"]
+    assert [gap.mend for gap in found.gaps] == [
+        "check rows: of mcp.ops.tools in autopilot.yaml",
+        "check fields: of mcp.ops.tools in autopilot.yaml",
+    ]
+
+
+async def test_the_doctor_asks_each_server_once_and_all_at_once() -> None:
+    together = asyncio.Barrier(3)
+
+    async def fails_when_all_have_asked(request: Request, writer: asyncio.StreamWriter) -> None:
+        await together.wait()
+        writer.write(answer("", "500 Oops"))
+        await writer.drain()
+
+    tools = tuple(McpTool(tool=f"t{n}") for n in range(3))
+    async with vendor(fails_when_all_have_asked) as served:
+        servers = {f"s{n}": McpServer(url=f"{served.url}/{n}", tools=tools) for n in range(3)}
+        checks = await McpCollector(servers, Settings()).check()
+    assert [c.status for c in checks] == ["failed", "skipped", "skipped", "skipped"] * 3
+    assert {c.detail.partition(": ")[2] for c in checks if c.status == "failed"} == {
+        "Server returned an error response"
+    }
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import base64
 from datetime import UTC, datetime, timedelta
+from time import process_time
 
 import pytest
 from hypothesis import given
@@ -186,11 +187,12 @@ def test_no_answer_is_too_strange(answer: JsonValue) -> None:
 def test_spans_of_another_time_are_not_believed() -> None:
     traces, kept = Traces("tempo", scope()), part()
     rows = [span(), span(at=T0 + timedelta(days=1), spanId=CLIENT), span(at=T0 - timedelta(days=9), spanId="a1")]
-    traces.keep(kept, read({"resourceSpans": [resource("payment-svc", *rows)]}), "trace x")
+    traces.keep(kept, read({"resourceSpans": [resource("payment-svc", *rows)]}))
     assert [s.span_id for s in kept.spans] == [SERVER]
-    assert [(g.reason, g.detail) for g in kept.gaps] == [
-        (GapReason.FAILED, "2 rows were not understood, or are of another time: trace x")
-    ]
+    traces.keep(kept, read({"resourceSpans": [resource("payment-svc", span(traceId="b2") | {"name": 7})]}))
+    [gap] = traces.completed(Telemetry(source="tempo")).gaps  # once, however many traces there are
+    assert (gap.reason, gap.detail) == (GapReason.FAILED, "3 spans were not understood, or are of another time")
+    assert gap.mend
 
 
 def test_a_trace_is_kept_once_and_in_bounds_its_failures_first() -> None:
@@ -198,11 +200,24 @@ def test_a_trace_is_kept_once_and_in_bounds_its_failures_first() -> None:
     rows = [span(spanId=f"{i:016x}") for i in range(1, MAX_SPANS + 2)]
     rows[-1]["status"] = {"code": 2}
     found = read({"resourceSpans": [resource("payment-svc", *rows)]})
-    traces.keep(kept, found, "trace")
-    traces.keep(kept, found, "again")
+    traces.keep(kept, found)
+    traces.keep(kept, found)
     assert len(kept.spans) == MAX_SPANS
     assert kept.spans[0].error == "error"
-    assert [gap.reason for gap in kept.gaps] == [GapReason.TRUNCATED]
+    other = [row | {"traceId": "b2"} for row in rows]
+    traces.keep(kept, read({"resourceSpans": [resource("payment-svc", *other)]}))
+    [gap] = traces.completed(Telemetry(source="tempo")).gaps
+    assert (gap.reason, gap.detail.split()[0]) == (GapReason.TRUNCATED, "2")
+
+
+def test_a_trace_too_large_is_cut_before_it_holds_up_the_event_loop() -> None:
+    rows = [span(spanId=f"{i:016x}") for i in range(1, 20_000)]
+    started = process_time()
+    found = read({"resourceSpans": [resource("payment-svc", *rows)]})  # on a thread
+    was_read, traces, kept = process_time(), Traces("tempo", scope()), part()
+    traces.keep(kept, found)
+    assert process_time() - was_read < (was_read - started) / 3
+    assert len(kept.spans) == MAX_SPANS
 
 
 def test_who_answered_names_the_callee_and_edges_follow_spans_and_peers() -> None:
@@ -211,7 +226,7 @@ def test_who_answered_names_the_callee_and_edges_follow_spans_and_peers() -> Non
     answers = span(parentSpanId=CLIENT)
     traces, kept = Traces("tempo", scope()), part()
     body: JsonValue = {"resourceSpans": [resource("orders", calls, queries), resource("payment-svc", answers)]}
-    traces.keep(kept, read(body), "trace")
+    traces.keep(kept, read(body))
     assert {s.peer for s in kept.spans if s.span_id == CLIENT} == {"payment"}
     assert set(edges_of(kept.spans, "tempo")) == {
         Edge(caller="orders", callee="payment", source="tempo"),
@@ -221,7 +236,7 @@ def test_who_answered_names_the_callee_and_edges_follow_spans_and_peers() -> Non
 
 def seen(traces: Traces, trace_id: str, at: datetime, version: str) -> None:
     found = read({"resourceSpans": [resource("payment-svc", span(at=at, traceId=trace_id), service_version=version)]})
-    traces.keep(part(), found, "trace")
+    traces.keep(part(), found)
 
 
 def test_a_version_first_seen_in_the_incident_is_a_deploy() -> None:
@@ -258,7 +273,7 @@ async def test_all_kinds_are_searched_in_both_windows_and_slow_is_what_was_unusu
         asked.append(search)
         if search.kind == "any":
             row = span(at=search.window.start, traceId=next(trace_ids))
-            traces.keep(part(), read({"resourceSpans": [resource("payment-svc", row)]}), "")
+            traces.keep(part(), read({"resourceSpans": [resource("payment-svc", row)]}))
 
     await traces.search(PAYMENT, part(), ask)
     assert [(s.kind, s.window == INCIDENT, s.slower_than_ms) for s in asked] == [
@@ -288,4 +303,4 @@ def test_no_more_traces_than_allowed_are_taken_up() -> None:
     traces = Traces("tempo", scope())
     assert traces.new(["a", "b", "a", "c"], most=2) == (["a", "b"], 1)
     assert traces.new(["a", "d"], most=2) == ([], 1)
-    traces.keep(part(), Read([]), "nothing")
+    traces.keep(part(), Read([]))

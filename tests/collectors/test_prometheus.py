@@ -9,11 +9,12 @@ import httpx
 import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
+from botocore.credentials import Credentials, ReadOnlyCredentials
+from botocore.exceptions import ClientError
 from botocore.session import Session
 from pydantic import JsonValue, SecretStr
 
-from collectors._promql import Metrics, references, without_threshold
+from collectors._promql import FAILURES, Metrics, references, without_threshold
 from collectors.base import (
     CollectorError,
     Declared,
@@ -249,7 +250,7 @@ async def test_a_service_with_many_metrics_is_read_in_part_and_that_is_told(prom
     prometheus.names = [f"gauge_{index}" for index in range(200)]
     found = await prometheus.collector().collect(scope())
     assert len(prometheus.to(RANGE)) == 60
-    assert [gap.detail for gap in found.gaps] == ["payment: 60 of 200 metric queries were asked"]
+    assert [gap.detail for gap in found.gaps] == ["payment: 60 of 200 metric queries were asked, the most telling"]
 
 
 # --- the alert's own expression ---
@@ -338,6 +339,22 @@ async def test_values_are_strings_and_what_is_no_number_is_dropped(prometheus: P
         '3 rows were not understood: max(queue_depth{service="payment"})',
         '1 points outside of the window were dropped: max(queue_depth{service="payment"})',
     ]
+
+
+async def test_a_warning_with_every_answer_is_told_once(prometheus: Prometheus) -> None:
+    prometheus.names = ["queue_depth", "pool_active", "pool_idle"]
+    prometheus.answers[RANGE] = always(matrix(({}, [[at(0), "1"]]), warnings=["a store did not answer"]))
+    [gap] = (await prometheus.collector().collect(scope())).gaps
+    assert (gap.reason, gap.detail) == (GapReason.TRUNCATED, "prometheus warns: a store did not answer")
+
+
+async def test_of_several_labels_that_tell_failures_always_the_same_is_taken(prometheus: Prometheus) -> None:
+    prometheus.names = ["calls_total"]
+    prometheus.answers[LABELS] = always(success(list(reversed(FAILURES))))
+    await prometheus.collector().collect(scope())
+    failed = [query for query in prometheus.asked() if "=~" in query]
+    assert failed
+    assert all('status=~"5.."' in query for query in failed)
 
 
 async def test_warnings_are_gaps(prometheus: Prometheus) -> None:
@@ -551,6 +568,26 @@ async def test_credentials_and_tenant_are_sent(prometheus: Prometheus) -> None:
     await prometheus.collector(username="u", password="p").collect(scope())
     assert {request.headers["authorization"] for request in prometheus.requests} == {"Basic dTpw"}
     assert "p4ssw0rd" not in repr(Settings(url="http://x", username="u", password=SecretStr("p4ssw0rd")))
+
+
+class _Expired(Credentials):
+    """Credentials of a role that can no longer be had."""
+
+    def get_frozen_credentials(self) -> ReadOnlyCredentials:
+        raise ClientError({"Error": {"Code": "ExpiredToken", "Message": "the token is too old"}}, "AssumeRole")
+
+
+class _ExpiredSession(Session):
+    def get_credentials(self) -> _Expired:
+        return _Expired("AKIDEXAMPLE", "a-secret")
+
+
+async def test_credentials_that_cannot_be_fetched_again_are_no_defect() -> None:
+    transport = httpx.MockTransport(lambda _: success([]))
+    async with httpx.AsyncClient(auth=SigV4("eu-west-1", _ExpiredSession()), transport=transport) as client:
+        with pytest.raises(Forbidden, match="the token is too old") as refused:
+            await client.get("https://aps.test/api/v1/labels")
+    assert "role" in refused.value.mend
 
 
 async def test_amazons_requests_are_signed_as_amazon_reads_them() -> None:

@@ -202,6 +202,9 @@ async def test_what_was_read_before_stands_in_for_a_repository_that_is_gone(repo
     found = await collector.collect(scope())
     assert len(found.documents) == 3
     assert "git fetch failed" in found.gaps[0].detail
+    restarted = await cloning(repository, git_ref="main").collect(scope())
+    assert len(restarted.documents) == 3
+    assert "git fetch failed" in restarted.gaps[0].detail
     with pytest.raises(CollectorError, match="git fetch failed"):
         await cloning(repository, git_ref="main", cache_dir=repository.parent / "another").collect(scope())
 
@@ -251,6 +254,7 @@ def test_the_token_travels_in_the_environment_and_only_to_its_host() -> None:
         {"git_url": "http://git.example/a"},
         {"git_url": "--upload-pack=id"},
         {"git_url": "https://kim:secret@git.example/a"},
+        {"git_url": "https://ghp_token@git.example/a"},
         {"git_url": "https://git.example/a", "git_ref": "--upload-pack=id"},
         {"git_url": "https://git.example/a", "git_ref": "a:b"},
     ],

@@ -1,5 +1,6 @@
 """The Tempo collector against answers of the documented shapes."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -10,7 +11,7 @@ import pytest
 from pydantic import JsonValue, SecretStr
 
 from collectors.base import Declared, Edge, Forbidden, Gap, GapReason, Scope, SeriesRef, Target, Unreachable, Window
-from collectors.tempo import Settings, TempoCollector, create
+from collectors.tempo import MAX_DURATION, Settings, TempoCollector, create
 from tests.collectors.test_otlp import BASELINE, INCIDENT, T0
 
 YESTERDAY = Window(start=T0 - timedelta(days=1), end=T0 + timedelta(minutes=15) - timedelta(days=1))
@@ -251,7 +252,7 @@ async def test_rates_errors_and_durations_become_series(tempo: Tempo) -> None:
     assert {s.ref.component for s in seen.series} == {"payment"}
     assert any("1 rows were not understood" in gap.detail for gap in seen.gaps)
     windows = [(float(r.url.params["start"]), float(r.url.params["end"])) for r in tempo.to(METRICS)]
-    assert windows[0] == (YESTERDAY.start.timestamp(), YESTERDAY.end.timestamp())
+    assert windows[-1] == (YESTERDAY.start.timestamp(), YESTERDAY.end.timestamp())
     assert windows[1] == (BASELINE.start.timestamp(), INCIDENT.end.timestamp())
     assert {r.url.params["step"] for r in tempo.to(METRICS)} == {"60s"}
 
@@ -277,6 +278,36 @@ async def test_a_tempo_that_does_not_count_is_told_once_and_not_asked_again(temp
     before = len(tempo.to(METRICS))
     await collector.collect(scope())
     assert len(tempo.to(METRICS)) == before
+
+
+async def test_a_limit_of_tempos_own_is_named_and_costs_only_the_longer_window(tempo: Tempo) -> None:
+    told = "metrics query time range exceeds the maximum allowed duration of 3h0m0s"
+
+    def limited(request: httpx.Request) -> httpx.Response:
+        short = int(request.url.params["start"]) > (T0 - timedelta(hours=6)).timestamp()
+        return counts(request) if short else httpx.Response(400, text=told)
+
+    tempo.answers[METRICS] = limited
+    yesterday = Window(start=T0 - timedelta(days=1), end=INCIDENT.end - timedelta(days=1))
+    seen = await tempo.collector(metrics=True).collect(scope().model_copy(update={"seasonal": (yesterday,)}))
+    assert [gap.mend for gap in seen.gaps if "exceeds" in gap.detail] == [MAX_DURATION]
+    assert {s.ref.metric for s in seen.series} == {"traces.requests", "traces.errors", "traces.duration"}
+
+
+async def test_metrics_that_were_read_in_time_are_kept(tempo: Tempo) -> None:
+    yesterday = Window(start=T0 - timedelta(days=1), end=INCIDENT.end - timedelta(days=1))
+
+    class Slow(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            if int(request.url.params.get("start", 0)) < (T0 - timedelta(hours=6)).timestamp():
+                await asyncio.Event().wait()
+            return counts(request) if request.url.path == METRICS else tempo(request)
+
+    settings = Settings.model_validate({"url": "http://tempo:3200", "traces_per_search": 1})
+    late = scope().model_copy(update={"seasonal": (yesterday,), "within_s": 1.5})
+    seen = await TempoCollector(FrozenClock(), settings, Slow()).collect(late)
+    assert {s.ref.metric for s in seen.series} == {"traces.requests", "traces.errors", "traces.duration"}
+    assert any(gap.reason == GapReason.TIMEOUT for gap in seen.gaps)
 
 
 async def test_a_query_with_an_error_leaves_the_traces(tempo: Tempo) -> None:

@@ -1,14 +1,27 @@
 """SlackAlert and ContextCollector: what is looked at, for how long, and what is said of the rest."""
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
+from threading import Event
 
 import pytest
 
-from collectors.base import Document, Forbidden, GapReason, Scope, Telemetry, Unreachable
+from app.studio import MemorySnapshots
+from collectors.base import (
+    Document,
+    Forbidden,
+    GapReason,
+    LogLine,
+    RateLimited,
+    Scope,
+    Telemetry,
+    Unreachable,
+)
 from collectors.replay import Bundle, Manifest, ReplayCollector
 from graph.catalogue import Catalogue, Service
+from graph.deps import SnapshotKey
+from graph.state import Decision
 from graph.windows import Windows, recorded_windows, standard_windows
 from tests.graph.sources import ALERT, NOON, Clock, Source, calls, collect, deps, errors
 
@@ -64,6 +77,42 @@ async def test_neighbours_beyond_the_bound_are_told_and_can_be_asked_for() -> No
     assert "s17" not in source.scopes[1].left_out
 
 
+async def test_a_service_that_a_hint_names_is_looked_at_with_who_calls_it() -> None:
+    many = {f"s{n:02}": Service() for n in range(20)}
+    catalogue = Catalogue(services={"shop": Service(depends_on=tuple(many)), **many})
+    source = Source("quiet", nothing)
+    observed = calls(("s17", "s18"), ("s18", "far.away"))
+    await collect(
+        deps([source], catalogue=catalogue, observed_edges=observed), hints=("what of s17's disk, or s18/s19?",)
+    )
+    [scope] = source.scopes
+    assert [t.service for t in scope.targets][-3:] == ["s17", "s18", "s19"]
+    assert {(e.caller, e.callee) for e in scope.edges} >= {("shop", "s17"), ("shop", "s18"), ("s17", "s18")}
+    assert "far.away" not in {e.callee for e in scope.edges}
+
+
+async def test_a_round_looks_at_the_same_windows_whenever_it_is_run_again() -> None:
+    source = Source("quiet", nothing)
+    await collect(deps([source], clock=Ticking()))
+    assert source.scopes[0].incident.end == NOON + timedelta(minutes=6)  # as SlackAlert chose it
+    decision = Decision(plan_revision="p", choice="re_analyze", by="kim", at=NOON + timedelta(minutes=20))
+    for _ in range(2):
+        await collect(deps([source], clock=Ticking()), round=1, decision=decision)
+    assert [s.incident.end for s in source.scopes[1:]] == [decision.at, decision.at]
+
+
+class Ticking(Clock):
+    """A minute passes whenever somebody looks."""
+
+    def __init__(self) -> None:
+        self.at = super().now()
+
+    def now(self) -> datetime:
+        """UTC."""
+        self.at += timedelta(minutes=1)
+        return self.at
+
+
 def test_the_same_hours_yesterday_and_last_week_are_windows_too() -> None:
     windows = standard_windows(ALERT, Clock().now())
     assert (windows.incident.start, windows.incident.end) == (NOON - timedelta(minutes=10), NOON + timedelta(minutes=5))
@@ -98,6 +147,36 @@ def fail_later(scope: Scope, other: Source) -> Telemetry:
     if len(other.scopes) > 1:
         raise Unreachable("gone")
     return Telemetry(source="tired", documents=(Document(title="runbook", text="restart it"),))
+
+
+async def test_if_nothing_can_be_read_further_back_the_first_look_stands_and_says_why() -> None:
+    found = partial(errors, since=NOON - timedelta(minutes=11), source="meter")
+    source = Source("meter", lambda scope: found(scope) if len(source.scopes) == 1 else refused_now())
+    evidence = (await collect(deps([source])))["evidence"]
+    assert [s.component for s in evidence.suspects] == ["shop"]
+    assert evidence.looked_at is not None
+    assert evidence.looked_at.incident == source.scopes[0].incident
+    told = [(g.source, g.reason) for g in evidence.gaps]
+    assert told == [("meter", GapReason.RATE_LIMITED), ("ContextCollector", GapReason.EMPTY)]
+    assert all(g.mend for g in evidence.gaps)
+
+
+def refused_now() -> Telemetry:
+    raise RateLimited("reset in 40 s", "try again later")
+
+
+async def test_what_was_read_the_first_time_only_is_not_held_to_be_new() -> None:
+    meter = Source("meter", partial(errors, since=NOON - timedelta(minutes=11), source="meter"))
+    usual = LogLine(component="cache", at=NOON - timedelta(minutes=30), level="warning", message="slow eviction")
+    lines = tuple(usual.model_copy(update={"at": usual.at + timedelta(seconds=30 * n)}) for n in range(60))
+    logs = Source("logs", lambda s: Telemetry(source="logs", logs=lines) if len(logs.scopes) == 1 else refused_now())
+    evidence = (await collect(deps([meter, logs])))["evidence"]
+    assert [s.component for s in evidence.suspects] == ["shop"]
+    assert [f.component for f in evidence.findings] == ["shop"]
+    assert [(g.source, g.reason) for g in evidence.gaps] == [
+        ("logs", GapReason.RATE_LIMITED),
+        ("logs", GapReason.TRUNCATED),
+    ]
 
 
 async def test_trouble_inside_the_window_is_looked_at_once() -> None:
@@ -148,6 +227,42 @@ async def test_all_sources_are_read_at_once_and_a_hanging_one_costs_the_bound_on
     assert all(s.scopes[0].within_s < 1.0 for s in sources)
 
 
+async def test_a_source_is_told_the_time_that_it_has_itself() -> None:
+    source = Source("quiet", nothing)
+    source.timeout_s = 5.0
+    await collect(deps([source], collect_s=60.0))
+    assert source.scopes[0].within_s < 5.0
+
+
+async def test_threads_that_hang_in_a_source_do_not_hold_up_the_step() -> None:
+    ended = Event()
+
+    class Hanging(Source):
+        async def collect(self, scope: Scope) -> Telemetry:
+            await asyncio.gather(*(asyncio.to_thread(ended.wait, 30) for _ in range(64)))
+            return nothing(scope)
+
+    meter = Source("meter", partial(errors, since=NOON - timedelta(minutes=3), source="meter"))
+    try:
+        async with asyncio.timeout(10):
+            state = await collect(deps([meter, Hanging("stuck", nothing)], collect_s=1.0))
+    finally:
+        ended.set()
+    assert [s.component for s in state["evidence"].suspects] == ["shop"]
+
+
+async def test_if_a_snapshot_cannot_be_stored_no_source_is_left_running() -> None:
+    class Full(MemorySnapshots):
+        async def put(self, key: SnapshotKey, telemetry: Telemetry) -> str:
+            raise OSError("disk full")
+
+    before = len(asyncio.all_tasks())
+    with pytest.raises(OSError, match="disk full"):
+        await collect(deps([Source("quick", nothing), Source("slow", nothing, after_s=3600)], snapshots=Full()))
+    await asyncio.sleep(0)
+    assert len(asyncio.all_tasks()) == before
+
+
 async def test_if_no_source_can_be_read_the_analysis_goes_on_with_the_gaps() -> None:
     def refused(scope: Scope) -> Telemetry:
         raise Forbidden("403", "give the key the scope logs_read_data")
@@ -160,7 +275,7 @@ async def test_if_no_source_can_be_read_the_analysis_goes_on_with_the_gaps() -> 
     assert evidence.suspects == ()
     assert [(g.source, g.reason, g.mend) for g in evidence.gaps] == [
         ("datadog", GapReason.FORBIDDEN, "give the key the scope logs_read_data"),
-        ("aws", GapReason.FAILED, ""),
+        ("aws", GapReason.FAILED, "report this defect, with the log"),
     ]
 
 

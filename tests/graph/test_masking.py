@@ -44,6 +44,8 @@ def test_what_only_looks_like_a_secret_stays() -> None:
         ("key AKIAIOSFODNN7EXAMPLE used", "key [aws-key:*] used"),
         ("postgres://app:hunter2@db:5432/x", "postgres://app:[url-password:*]@db:5432/x"),
         ("postgres://app:p@ss/w0rd@db:5432/x", "postgres://app:[url-password:*]@db:5432/x"),
+        ("dsn postgres://app:hunter2S", "dsn postgres://app:[url-password:*]"),  # cut off, by its source or by us
+        ("logged “no redis://:hunter2S” (6/min)", "logged “no redis://:[url-password:*]” (6/min)"),
         ("password=hunter2&next=1", "password=[secret:*]&next=1"),
         ("password=ab,c)9!;x, user=kim", "password=[secret:*], user=kim"),
         ('{"api_key": "hunter 2", "n": 1}', '{"api_key": "[secret:*]", "n": 1}'),
@@ -70,6 +72,8 @@ def test_what_stays_of_a_line(text: str, masked: str) -> None:
     "text",
     [
         "card 4111 1111 1111 1112",  # no check digit
+        "cannot reach http://cache:6379",
+        "image docker://sha256:0e65428f3c",
         "dd.span_id=4111111111111111",
         "900199-1234567",  # no such day
         "DE88 3704 0044 0532 0130 00",
@@ -128,6 +132,13 @@ def test_originals_come_back_from_our_own_texts() -> None:
 
 
 # --- models ---
+
+
+def test_a_text_that_cannot_be_masked_hides_no_other_original() -> None:
+    late = Masker(b"key of the test", within_s=-1.0)
+    texts = ["password=hunter2x9", "mail kim@example.com"]
+    wanted = MASKER.placeholders(" ".join(map(MASKER.mask, texts)))
+    assert sorted(late.originals(texts, wanted).values()) == ["hunter2x9", "kim@example.com"]
 
 
 def test_evidence_is_masked_and_still_joins() -> None:
@@ -217,8 +228,11 @@ def test_a_site_hides_more() -> None:
     [
         ("customer", "C-(", "no regular expression"),
         ("customer", "x*", "matches the empty text"),
-        ("customer", "(a+)+b", "repeat inside a repeat"),
-        ("customer", r"(?:\w+\s?)*!x", "repeat inside a repeat"),
+        ("customer", "(a+)+b", "inside a repeat"),
+        ("customer", "((a+))+b", "inside a repeat"),
+        ("customer", "(a|aa)*b", "inside a repeat"),
+        ("customer", r"([)a]|\)){2,}b", "inside a repeat"),
+        ("customer", r"(?:\w+\s?)*!x", "inside a repeat"),
         ("customer", "a" * 501, "at most 500"),
         ("Customer No", "C-1", "should match pattern"),
     ],
@@ -226,6 +240,11 @@ def test_a_site_hides_more() -> None:
 def test_a_pattern_that_cannot_be_used_is_refused(name: str, regex: str, said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         MaskPattern(name=name, regex=regex)
+
+
+@pytest.mark.parametrize("regex", [r"\bORD-\d{8}\b", r"(?:\d{4}-){3}\d+", "(?:KR|US)-[(+*]+", r"(?:\w+\.)*+x", r"a\)+"])
+def test_a_pattern_that_takes_no_longer_than_its_text_is_taken(regex: str) -> None:
+    assert MaskPattern(name="customer", regex=regex).regex == regex
 
 
 # --- where it fails, nothing leaves ---
