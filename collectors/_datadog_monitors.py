@@ -80,7 +80,7 @@ class MonitorReader:
         monitor = await self._session.read(part, MONITOR, _Monitor, params={"group_states": "all"}, of=rule)
         text = f"monitor {rule}: {monitor.query}"
         part.queries.append(self._session.query(MONITOR, text, scope.incident, started, 1, of=rule))
-        part.keep([self._status(scope.service, monitor, None)])
+        part.keep([self._status(scope, scope.service, monitor)])
         ref = _watched(monitor, scope)
         if ref is None:
             part.gap(GapReason.EMPTY, f"monitor {rule} watches no metric: {monitor.query}"[:300])
@@ -94,7 +94,7 @@ class MonitorReader:
             for monitor in await self._of(target, scope.incident, part):
                 if str(monitor.id) not in seen:
                     seen.add(str(monitor.id))
-                    part.keep([self._status(target.service, monitor, min(w.start for w in _known(scope)))])
+                    part.keep([self._status(scope, target.service, monitor)])
 
     async def _of(self, target: Target, window: Window, part: Part) -> list[_Monitor]:
         found: list[_Monitor] = []
@@ -122,19 +122,19 @@ class MonitorReader:
         part.gap(GapReason.TRUNCATED, f"only {len(found)} monitors tagged {selected} were read")
         return found
 
-    def _status(self, component: str, monitor: _Monitor, known_from: datetime | None) -> Status:
-        """What it says now. What alerted long before the incident, or is muted, is as was to be expected."""
-        state = monitor.overall_state or "Unknown"
-        observed, since = _OBSERVED.get(state, 0.0), monitor.since
-        old = known_from is not None and since is not None and since < known_from
-        expected = observed if old or (known_from is not None and monitor.muted) else 0.0
+    def _status(self, scope: Scope, component: str, monitor: _Monitor) -> Status:
+        """What it says now. One that alerted long before, is muted, or tells the symptom again is a state, no more."""
+        state, since = monitor.overall_state or "Unknown", monitor.since
+        observed = _OBSERVED.get(state, 0.0)
+        old = since is not None and since < min(w.start for w in _known(scope))
+        judged = state in _OBSERVED and scope.alarm_is_lead(component) and not (old or monitor.muted)
         detail = [state, f"since {since:%Y-%m-%d %H:%M} UTC" if since else "", "muted" if monitor.muted else ""]
         return Status(
             component=component,
             name=f"datadog.monitor:{monitor.name or monitor.id}"[:NAME_LENGTH],
             at=self._clock.now().astimezone(UTC),
             observed=observed,
-            expected=expected if state in _OBSERVED else None,
+            expected=0.0 if judged else None,
             detail=", ".join(part for part in detail if part) + f": {monitor.query}"[:NAME_LENGTH],
         )
 

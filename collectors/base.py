@@ -147,6 +147,14 @@ class Scope(Model):
     hints: tuple[str, ...] = Field(default=(), description="What people said when they asked for a re-analysis")
     within_s: float = Field(default=15.0, gt=0, description="Seconds there are; what was read by then is kept")
 
+    def alarm_is_lead(self, service: str) -> bool:
+        """Whether an alarm of that service says more than the alert did.
+
+        One of the alerted service itself, or of what calls it, is the symptom again.
+        """
+        callers = {edge.caller for edge in self.edges if edge.callee == self.service}
+        return service not in {self.service, *callers}
+
 
 class Query(Model):
     """What was asked of a source: the reader of a report can ask it again."""

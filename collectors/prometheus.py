@@ -544,11 +544,9 @@ def _deployments(service: str, rows: Sequence[Row]) -> Iterator[Change]:
 def _statuses(scope: Scope, target: Target, firing: Sequence[_Alert]) -> Iterator[Status]:
     """The target's alerts, by name.
 
-    That something the alerted service needs is in alarm since the time before the incident is a lead. An alert of
-    the service itself or of its callers is the symptom again, and an old one is nothing new: a state, no more.
+    An old one is nothing new, and one that is no lead is the symptom again: a state, no more.
     """
-    callers = {edge.caller for edge in scope.edges if edge.callee == scope.service}
-    lead = target.service not in {scope.service, *callers}
+    lead = scope.alarm_is_lead(target.service)
     for name, alerts in _by_name(target, firing).items():
         since = min(alert.activeAt for alert in alerts)
         told = alerts[0].annotations

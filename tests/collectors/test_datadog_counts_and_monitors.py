@@ -7,7 +7,7 @@ import httpx
 import pytest
 from pydantic import JsonValue
 
-from collectors.base import GapReason, Scope, SeriesRef, Status, Symptom, Target, Window
+from collectors.base import Edge, GapReason, Scope, SeriesRef, Status, Symptom, Target, Window
 
 from .test_datadog import (
     BASELINE,
@@ -289,7 +289,7 @@ async def test_the_alerts_own_metric_is_read_and_its_monitors_state(datadog: Dat
         "avg:latency{service:payment}",
     )
     [status] = found.statuses
-    assert (status.name, status.observed, status.expected) == ("datadog.monitor:monitor 77", 1.0, 0.0)
+    assert (status.name, status.observed, status.expected) == ("datadog.monitor:monitor 77", 1.0, None)
     assert status.detail.startswith("Alert, since 2024-12-20 09:00 UTC")
     assert datadog.to(RULE)[0].url.params["group_states"] == "all"
     [query] = [query for query in found.queries if query.text.startswith("monitor 77")]
@@ -346,22 +346,32 @@ async def test_what_else_alerts_on_the_services(datadog: Datadog) -> None:
         {"id": "none"},
     ]
     datadog.answers[MONITORS] = always(200, rows)
-    tagged = Target(service="payment", datadog_tags=("env:prod", "service:pay-api"))
-    found = await datadog.collector().collect(scope(tagged))
+    needed = Target(service="ledger", hops=1, datadog_tags=("env:prod", "service:pay-api"))
+    found = await datadog.collector().collect(scope(needed))
     said: dict[str, Status] = {
         status.name.removeprefix("datadog.monitor:monitor "): status for status in found.statuses
     }
     assert {name: (status.observed, status.expected) for name, status in said.items()} == {
         "1": (1.0, 0.0),
-        "2": (1.0, 1.0),  # it has alerted for days: no news
-        "3": (0.5, 0.5),  # somebody said that it does not matter
+        "2": (1.0, None),  # it has alerted for days: no news
+        "3": (0.5, None),  # somebody said that it does not matter
         "4": (0.0, 0.0),
         "5": (0.0, None),
     }
-    assert {status.component for status in said.values()} == {"payment"}
+    assert {status.component for status in said.values()} == {"ledger"}
     params = datadog.to(MONITORS)[0].url.params
     assert (params["monitor_tags"], params["group_states"]) == ("service:pay-api", "alert,warn,no data")
     assert any(gap.detail == "1 rows were not understood: tag:(service:pay-api)" for gap in found.gaps)
+
+
+async def test_that_the_alerted_service_and_its_callers_alert_is_the_symptom_again(datadog: Datadog) -> None:
+    datadog.answers[MONITORS] = always(200, [monitor(1, "Alert")])
+    for service in ("payment", "cart"):
+        asked = scope(Target(service=service)).model_copy(
+            update={"edges": (Edge(caller="cart", callee="payment", source="catalogue"),)}
+        )
+        found = await datadog.collector().collect(asked)
+        assert [(s.observed, s.expected) for s in found.statuses] == [(1.0, None)]
 
 
 async def test_monitors_come_page_by_page_and_are_told_once(datadog: Datadog) -> None:
