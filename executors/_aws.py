@@ -162,7 +162,7 @@ async def checks(settings: AwsSettings, operations: Iterable[AnyOperation]) -> l
         iam = cast("IAMClient", await asyncio.to_thread(connect, "iam", settings))
         answer = await Api("iam").read(
             iam.simulate_principal_policy,
-            PolicySourceArn=_principal(identity["Arn"]),
+            PolicySourceArn=settings.role_arn or _principal(identity["Arn"]),
             ActionNames=actions,
             MaxItems=1000,
         )

@@ -1,19 +1,23 @@
 """The AWS collector and both doctors on the shop; what the shop answers for what only they ask."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import boto3
+import httpx
 import pytest
 from botocore.exceptions import ClientError
+from pydantic import BaseModel
 
 from app.simulator.scenarios import SCENARIOS
 from app.simulator.topology import SERVICES
 from collectors.aws import AwsCollector, Settings, clients_of
 from collectors.base import EcsService, Scope, Target, Window
 from executors._aws import checks
+from executors.base import Operation
 from executors.ecs import EcsExecutor
 from executors.ecs import Settings as EcsSettings
 
@@ -92,6 +96,31 @@ async def test_the_doctor_of_an_executor_is_told_what_the_shop_can_do(shop: Serv
     assert [one["EvalDecision"] for one in answer["EvaluationResults"]] == ["implicitDeny", "allowed"]
     with pytest.raises(ClientError, match="NoSuchEntity"):
         iam.simulate_principal_policy(PolicySourceArn=f"{me}-else", ActionNames=["ecs:StopTask"])
+
+
+def test_what_an_executor_may_not_do_is_named_and_what_cannot_be_told_is_not_guessed(shop: Served) -> None:
+    settings = EcsSettings(endpoint_url=shop.url, region="us-east-1")
+
+    class DeletesClusters(Operation[BaseModel]):
+        name, summary, risk = "delete_cluster", "", "high"
+        permissions = ("ecs:DeleteCluster", "ecs:UpdateService")
+
+    found = {check.name: check for check in asyncio.run(checks(settings, [DeletesClusters()]))}
+    assert found["ecs:UpdateService"].status == "ok"
+    assert found["ecs:DeleteCluster"].status == "failed"
+    assert "ecs:DeleteCluster" in found["ecs:DeleteCluster"].mend
+    refusal = {"operation": "SimulatePrincipalPolicy", "status": 403, "code": "AccessDenied"}
+    httpx.post(f"{shop.url}/_shop/fail", json=refusal).raise_for_status()
+    found = {check.name: check for check in asyncio.run(checks(settings, [DeletesClusters()]))}
+    assert [found[name].status for name in ("credentials", *DeletesClusters.permissions)] == [
+        "ok",
+        "skipped",
+        "skipped",
+    ]
+    assert "iam:SimulatePrincipalPolicy" in found["ecs:UpdateService"].mend
+    httpx.post(f"{shop.url}/_shop/fail", json=refusal | {"operation": "GetCallerIdentity"}).raise_for_status()
+    found = {check.name: check for check in asyncio.run(checks(settings, [DeletesClusters()]))}
+    assert found["credentials"].status == "failed"
 
 
 def test_calls_are_told_with_who_made_them_and_what_was_asked(shop: Served, trail: "CloudTrailClient") -> None:
