@@ -42,7 +42,8 @@ async def action_planner(deps: Deps, state: State) -> dict[str, Any]:
 
 async def _propose(deps: Deps, state: State) -> list[ActionOption]:
     scope, evidence, root_cause = state["scope"], state["evidence"], state["root_cause"]
-    in_scope = {t.service for t in scope.targets}
+    # a suspect that was left out as a neighbour, or asked for in a hint, can be remedied like any other
+    in_scope = {*(t.service for t in scope.targets), *(s.component for s in evidence.suspects)}
     resources = tuple(r for name, r in sorted(deps.catalogue.resources().items()) if name in in_scope)
     request = PlanRequest(
         alert=state["alert"],
