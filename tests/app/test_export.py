@@ -1,5 +1,6 @@
 """An incident becomes a bundle: sanitised, replayed to the same suspects, a regression test with one command."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -42,6 +43,7 @@ from graph.llms.rules import RulesAnalyst
 from graph.masking import Masker
 from graph.ranking import rank
 from graph.state import Alert
+from tests import processes
 from tests.graph.sources import NOON, Clock, Source, errors
 
 KIM, ANN = Caller("kim", "responder"), Caller("ann", "admin")
@@ -272,3 +274,18 @@ async def test_who_is_allowed_sees_what_is_masked_and_the_timeline_says_so(analy
         await originals(desk, MASKER, analysed.incident, finding["id"], KIM)
     with pytest.raises(NotFound):
         await originals(desk, MASKER, analysed.incident, "E999", ANN)
+
+
+async def test_one_command_writes_it(analysed: Desktop, database_url: str, tmp_path: Path) -> None:
+    said, target = tmp_path / "said.txt", tmp_path / "bundle"
+    environment = {"DATABASE_URL": database_url}
+    command = ("export", analysed.incident, "--out", str(target))
+    process = processes.spawn(processes.run_command, said, environment, *command)
+    await asyncio.to_thread(process.join, 60)
+    assert process.exitcode == 0, said.read_text()
+    assert f"Bundle: {target} (sanitised" in said.read_text()
+    assert load_bundle(target).manifest.sanitised
+    process = processes.spawn(processes.run_command, said, environment, *command)
+    await asyncio.to_thread(process.join, 60)
+    assert process.exitcode != 0
+    assert "is not empty; name another with --out" in said.read_text()
