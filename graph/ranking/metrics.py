@@ -101,7 +101,10 @@ def _signal(ref: SeriesRef) -> str:
 
 
 def _cut(series: Series, windows: Windows) -> _Samples | None:
-    points = sorted(p for p in zip(series.epoch_s, series.values, strict=False) if isfinite(p[1]))
+    # other days' points are for comparing, not for drawing
+    points = sorted(
+        p for p in zip(series.epoch_s, series.values, strict=False) if isfinite(p[1]) and windows.hold(p[0])
+    )
     incident = tuple((t, v) for t, v in points if windows.in_incident(t))
     groups = [[v for t, v in points if a <= t < b and not windows.in_incident(t)] for a, b in windows.baselines]
     groups = [g for g in groups if g]

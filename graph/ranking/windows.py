@@ -29,6 +29,10 @@ class Windows:
         """Whether the moment lies in a baseline window; a moment of the incident window never does."""
         return not self.in_incident(epoch_s) and any(a <= epoch_s < b for a, b in self.baselines)
 
+    def hold(self, epoch_s: float) -> bool:
+        """Whether the moment lies in the incident or a baseline window."""
+        return self.in_incident(epoch_s) or self.in_baseline(epoch_s)
+
     def clamped(self, epoch_s: float) -> float:
         """The moment, or the nearer end of the incident window: a span's clock may be far off its trace's."""
         return min(max(epoch_s, self.incident[0]), self.incident[1])

@@ -61,6 +61,15 @@ def test_metric_that_has_recovered_is_no_symptom() -> None:
     assert shift(Series(ref=ref, epoch_s=tuple(times), values=tuple(values))) is None
 
 
+def test_points_of_other_days_are_not_drawn() -> None:
+    week_ago = [BEFORE - 7 * 86_400 + 60.0 * i for i in range(60)]
+    one = incidents.series("a", "errors", 0, 90)
+    longer = Series(ref=one.ref, epoch_s=(*week_ago, *one.epoch_s), values=(*[0.0] * 60, *one.values))
+    found, alone = shift(longer), shift(one)
+    assert found is not None
+    assert found == alone
+
+
 def test_drift_alone_is_no_symptom() -> None:
     """The level differs from history, but not from the moments just before."""
     times = [BEFORE + 10.0 * i for i in range(390)]
