@@ -97,7 +97,10 @@ def _always(_: Match) -> bool:
 
 
 _HARMLESS_VALUE = re.compile(
-    r"null|none|nil|undefined|true|false|yes|no|on|off|empty|\(?(?:redacted|filtered|masked|hidden|removed|omitted)\)?"
+    r"null|none|nil|undefined|true|false|yes|no|on|off|empty|[\[(]?(?:redacted|filtered|masked|hidden|removed|omitted)[\])]?"
+    r"|={1,3}>?|[A-Za-z_]{1,40}(?:\.[A-Za-z_]{1,40}){0,6}[(\[]|Optional\[\w+\]?"  # code: a call, an index, a type
+    r"|(?:self|this|settings|config|process\.env|os\.environ|var|local|module|vars|params|args|req|request|ctx)\.[a-z_][\w.]*"
+    r"|(?:creating|refreshing|reading|modifying|destroying)[.…]{0,3}"
     r"|str(?:ing)?|int(?:eger)?|bool(?:ean)?|bytes|number|object|array|SecretStr"
     r"|[*•]+|x{3,}|\.{3}|…|\$\{[^}]*\}|\$\{\w+|(?-i:\$[A-Z_]+)|\{\{.*\}\}|\{\{|%[sdv]|\?|<[\w /.-]*>"
     r"|bearer|basic|digest|token|apikey|negotiate"
@@ -108,7 +111,8 @@ _HARMLESS_VALUE = re.compile(
 _HARMLESS_SUFFIX = re.compile(
     r"(?:types?|counts?|names?|arn|ur[il]|endpoint|ttl|exp(?:ir\w*)?|expires_?in|_at|At|len(?:gth)?|size|limit|policy"
     r"|version|status|state|age|path|file|ref|usage|used|budget|bucket|managers?|stores?|rotat\w+|provider|format"
-    r"|algorithm|issuer|attempts|min|max|reset|required|enabled|valid|less|iz\w+|minute|second|hour|day|total|sum|avg"
+    r"|algorithm|encryption|hash(?:er|ing)s?|issuer|attempts|min|max|reset|required|enabled|valid|less|iz\w+|minutes?|seconds?"
+    r"|hours?|days?|total|sum|avg"
     r"|errors?|exceptions?|failures?|service|client|controller|handler|filter|factory|repository|config|validator"
     r"|encoder|interceptor|scopes?|audience|hint|field|label|class|mode|method"
     r"|\.(?:java|kt|scala|py|go|js|ts|rb|cs|php|rs))$"
@@ -117,7 +121,8 @@ _HARMLESS_SUFFIX = re.compile(
 )
 _ARN = re.compile(r"arn:aws[\w-]*:[\w-]+:[\w-]*:\d*:$")
 _SENTENCE = re.compile(r"(?:[A-Z]?[a-z]{1,15}|[a-z]{1,15}['’][a-z])\Z")
-_NEXT_WORD = re.compile(r" [a-z]{1,15}\b")
+_NEXT_WORD = re.compile(r" [\"'\\]{0,3}[a-z]{1,15}\b")
+_REMARK = re.compile(r" [\w ]{1,40}\)")
 
 
 def _is_secret(match: Match) -> bool:
@@ -129,8 +134,16 @@ def _is_secret(match: Match) -> bool:
         return False
     if _ARN.search(match.string, max(0, match.start() - 80), match.start()):
         return False
-    follows = match.string[match.end() : match.end() + 20]
-    return not (match["separator"].endswith(" ") and _SENTENCE.match(value) and _NEXT_WORD.match(follows))
+    if "_" in value and match[0][: len(value)].lower() == value.lower():  # «api_key = api_key»
+        return False
+    return not (match["separator"].endswith(" ") and _is_prose(value, match.string[match.end() : match.end() + 48]))
+
+
+def _is_prose(value: str, follows: str) -> bool:
+    """A word of a sentence, or the first of a remark: «(known after apply)»."""
+    if re.fullmatch(r"\([a-z]{1,20}", value):
+        return bool(_REMARK.match(follows))
+    return bool(_SENTENCE.match(value) and _NEXT_WORD.match(follows))
 
 
 def _is_paired(match: Match) -> bool:
@@ -151,6 +164,32 @@ def _is_random(match: Match, least: int = 16) -> bool:
     counts = Counter(value[:200])
     size = counts.total()
     return -sum(n / size * log2(n / size) for n in counts.values()) >= 3.0
+
+
+_CLASSES = tuple(map(re.compile, ("[a-z]", "[A-Z]", r"\d", r"[^\w\s./:,;()\[\]{}<>\"'-]")))
+_FILE_NAME = re.compile(r"[\w./-]+\.[a-z]{1,5}[,:;]?")
+
+
+def _is_password(match: Match) -> bool:
+    """Where only its looks tell: three of small and capital letters, digits and signs, and no file's name."""
+    value = _value(match)
+    if len(value) < 6 or _HARMLESS_VALUE.fullmatch(value) or _FILE_NAME.fullmatch(value):
+        return False
+    return sum(bool(kind.search(value)) for kind in _CLASSES) >= 3
+
+
+def _is_password_or_key(match: Match) -> bool:
+    return _is_password(match) or _is_random(match)
+
+
+def _is_no_row_of_stars(match: Match) -> bool:
+    return not re.fullmatch("[*•]{2,}", _value(match))
+
+
+def _is_manifest_value(match: Match) -> bool:
+    """Whole base64 under a key of a Kubernetes Secret, and no field of the object itself."""
+    value = _value(match)
+    return len(value) % 4 == 0 and bool(re.search(r"[A-Z]", value)) and bool(re.search(r"[\d=+/]", value))
 
 
 def _authorizes(match: Match) -> bool:
@@ -293,15 +332,32 @@ def _token(
 _START = r"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-F]{2})|(?<=\\[nrt]))"
 _EDGE = r"(?:(?<![\w.-])|(?<=\\[nrt])|(?<=%[0-9A-F]{2}))"
 _NAME = (
-    r"(?:pass(?:w(?:or)?d|phrase|code|wd)|pwd(?![\"'\s]{0,2}[=:]\s?/)|secret|token|credential|jsessionid|phpsessid|connect\.sid"
+    r"(?:pass(?:w(?:or)?d|phrase|code|wd)|(?<=[a-z0-9][_.-])(?:pass|pw)(?![a-z])|(?-i:(?<=[a-z])P(?:ass|w)(?![a-z]))"
+    r"|pwd(?![\"'\s]{0,2}[=:]\s?/)|(?<!existing)(?<!imagepull)secret|(?<!jsonweb)token|credential|jsessionid|phpsessid|connect\.sid"
     r"|sess(?:ion)?[_-]?id|sharedaccess(?:key|signature)|(?<![a-z])otp(?![a-z])"
     r"|(?:api|app|application|access|account|secret|private|signing|encryption|master|shared|license|auth|admin|storage|client"
     r"|webhook|deploy|ssh|jwt|hmac|session|consumer|subscription)[ _.-]?key(?![a-z]*board))"
 )
-_NAME_HINTS = ("pass", "pwd", "secret", "token", "credential", "sess", "connect.sid", "key", "otp", "sharedaccess")
+_NAME_HINTS = (
+    "pass",
+    "pwd",
+    "secret",
+    "token",
+    "credential",
+    "sess",
+    "connect.sid",
+    "key",
+    "otp",
+    "sharedaccess",
+    "pw",
+)
 _SUFFIX = r"(?P<suffix>[\w.-]{0,40}+)"
 _QUOTE = r"(?:&quot;|&#34;|\\{1,3}u0022|%22)"  # a double quote, as other languages write it inside a text
 _SEPARATOR = rf"(?P<separator>\]?(?:[\"'\\]{{0,4}}|{_QUOTE})\s{{0,3}}(?::=|=>|[:=]|%3[aAdD])[ \t]{{0,3}})"
+_RANDOM_NAME = (  # what stands behind these is a secret if it looks like one
+    r"(?:(?:routing|integration|fernet|genie|functions|hmac|aes|cipher|site)[ _.-]?key|art-api|id_token_hint"
+    r"|device_code|client_assertion|code_verifier|(?<![a-z])jwt(?![a-z]))"
+)
 # These end a bare value where another follows, or nothing; elsewhere they are part of it.
 _BREAK = r"[,;&#)\]}|](?=[\s,;&)\]}\"'|]|$|\s{0,2}[\w.$-]{1,40}[\"']?\s?[:=])"
 _BARE = rf"(?:(?!{_BREAK}|\\[nrt\"'])[^\s\"'<>])++"
@@ -311,15 +367,18 @@ _QUOTED = (
 )
 _ASSIGNED = (
     r"(?:[|>][+-]?\r?\n\s{0,40})?"  # a block of YAML
-    r"(?:\[?(?:[A-Za-z]\w{0,30}\()?[bBuUrR]?(?=[\\\"'`]))?"  # ["…"], SecretStr('…'), b'…'
+    r"(?:\[?(?:[A-Za-z]\w{0,30}\()?[bBuUrRN]?(?=[\\\"'`]))?"  # ["…"], SecretStr('…'), b'…'
     rf"{_QUOTED}|(?P<quote>{_QUOTE})(?P<coded>(?:(?!(?P=quote))[^\s\"<>])++)"
     rf"|(?<=%3D)(?P<form>(?:(?!%26)[^\s\"'<>&])++)|\[?(?![\[{{<])(?P<bare>{_BARE}))"
 )
 
+_SECRET_MANIFEST = re.compile(r"kind[\"'\\]{0,3}:\s?[\"'\\]{0,3}Secret(?![\w-])")
+
 _CREDENTIALS: tuple[Rule, ...] = (
     _rule(
         "private-key",
-        r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY(?: BLOCK)?-{1,5}(?:[^-]|-(?!----))*+(?:-----END [A-Z ]{0,40}-----)?",
+        r"-{4,5} ?BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)? ?-{1,5}(?:[^-]|-(?!---))*+"
+        r"(?:-{4,5} ?END [A-Z0-9 ]{0,40}-{4,5})?",
         "PRIVATE KEY",
     ),
     Rule(
@@ -334,6 +393,36 @@ _CREDENTIALS: tuple[Rule, ...] = (
         r"[A-Za-z0-9+/]{20,}+={0,2}",  # «-----BEGIN … PRIVATE» in base64
         "LS0tLS1CRUdJTi",
     ),
+    _rule("private-key", r"0x[a-f0-9]{64}(?![\w])(?<=key.{67})", "key", flags=re.IGNORECASE),
+    Rule(
+        "secret",
+        re.compile(
+            r"(?<![\w.-])(?!(?:name|namespace|uid|kind|type|apiVersion|resourceVersion)[\"':\\])[\w.-]{1,253}[\"'\\]{0,3}:"
+            r"[ ]?[\"'\\]{0,3}(?P<v>[A-Za-z0-9+/]{12,}+={0,2})(?![\w.:/-])",
+            re.ASCII,
+        ),
+        lambda text: "Secret" in text and _SECRET_MANIFEST.search(text),
+        _is_manifest_value,
+    ),
+    Rule(
+        "private-key",
+        re.compile(r"[\"'](?:d|k|p|q|dp|dq|qi)\\{0,3}[\"']\s{0,3}:\s{0,3}\\{0,3}[\"'](?P<v>[\w-]{20,}+)", re.ASCII),
+        ("kty",),  # a JSON Web Key
+        _is_random,
+    ),
+    _rule(
+        "password-hash",
+        r"\$(?:[156]|2[abxy]|y|7|apr1|argon2(?:id|i|d)|scrypt|pbkdf2[\w-]{0,10})\$(?P<v>[\w./=,+$-]{20,}+)"
+        r"|pbkdf2_sha\d{1,3}\$\d{1,8}\$(?P<django>[\w./=+$-]{20,}+)|\{S?SHA\d{0,3}\}(?P<ldap>[\w+/]{20,}+={0,2})",
+        *("$1$", "$5$", "$6$", "$2a$", "$2b$", "$2x$", "$2y$", "$y$", "$7$", "$apr1$", "$argon2", "$scrypt$", "pbkdf2"),
+        *("{SHA", "{SSHA"),
+    ),
+    _rule(
+        "authorization",
+        r"digest\s{1,3}(?P<v>[a-z]{2,12}=[^\n]{1,1000}?response=\\{0,3}\"?[a-f0-9]{32,64}\\{0,3}\"?)",
+        "digest ",
+        flags=re.IGNORECASE,
+    ),
     _rule(
         "authorization",
         r"authorization[\"'\\]{0,4}\s{0,3}(?:=>|[:=])\s{0,3}[\[\"'\\]{0,4}"
@@ -344,7 +433,13 @@ _CREDENTIALS: tuple[Rule, ...] = (
         wanted=_authorizes,
         flags=re.IGNORECASE,
     ),
-    _token("bearer", r"bearer\s{1,3}(?P<v>[\w.~+/=-]{8,}+)", "bearer", wanted=_is_opaque, flags=re.IGNORECASE),
+    _token(
+        "bearer",
+        r"bearer(?:\s{1,3}|%20|\+)(?![a-z_]{2,20}=[^=])(?P<v>[\w.~+/=-]{8,}+)",
+        "bearer",
+        wanted=_is_opaque,
+        flags=re.IGNORECASE,
+    ),
     _token(
         "basic-auth",
         r"basic\s{1,3}(?P<v>[\w+/]{8,}+={0,2})(?![\w-])",
@@ -367,6 +462,7 @@ _CREDENTIALS: tuple[Rule, ...] = (
         r"(?:postgres|mysql|mariadb|mongodb|redis|amqp|mssql)[\w+]{0,12}://[^\s/:@\"'<>\[\]]{0,128}:(?!\d{2,5}[/,])"
         r"(?P<v>(?:(?!://)[^\s\"'<>]){1,512})@(?=[\w.\[-]{1,128}(?:[:/?,\s\"'\\]|$))",  # up to the last @
         "://",
+        wanted=_is_no_row_of_stars,
         flags=re.IGNORECASE,
     ),
     _rule(
@@ -374,15 +470,40 @@ _CREDENTIALS: tuple[Rule, ...] = (
         r"://[^\s/:@\"'<>\[\]]{0,128}:(?P<v>(?!\d{2,5}/)[^\s/\"'<>@]{1,512}(?:@[^\s/\"'<>@]{1,64}){0,3})"
         r"@(?=[\w.\[-])",
         "://",
+        wanted=_is_no_row_of_stars,
     ),
     _rule(  # the line was cut off before its @
         "url-password",
         r"://(?!sha256:)[^\s/:@\"'<>\[\]]{0,128}:(?P<v>(?!\d{1,5}(?:[”…]|\Z))[^\s/@\"'<>”…]{3,512}+)(?=[”…]|\Z)",
         "://",
+        wanted=_is_no_row_of_stars,
     ),
-    _rule("slack-webhook", r"hooks\.slack\.com/(?:services|workflows|triggers)/(?P<v>[\w/-]{10,}+)", "hooks.slack.com"),
-    _rule("discord-webhook", r"discord(?:app)?\.com/api/webhooks/(?P<v>\d{10,}+/[\w-]{20,}+)", "/api/webhooks/"),
+    _rule(
+        "url-password",
+        r"proxy[\"'\\]{0,3}\s?[=:]\s?[\"'\\]{0,3}[\w.-]{1,64}:(?P<v>[^\s@/\"']{3,256}+)@(?=[\w.\[-])",
+        "proxy",
+        wanted=_is_no_row_of_stars,
+        flags=re.IGNORECASE,
+    ),
+    _rule(
+        "slack-webhook",
+        r"hooks\.slack\.com(?:/|%2F)(?:services|workflows|triggers)(?:/|%2F)(?P<v>[\w/%-]{10,}+)",
+        "hooks.slack.com",
+    ),
+    _rule(
+        "discord-webhook", r"discord(?:app)?\.com/api/(?:v\d{1,2}/)?webhooks/(?P<v>\d{10,}+/[\w-]{20,}+)", "/webhooks/"
+    ),
     _rule("teams-webhook", r"/webhookb2/(?P<v>[\w@-]{20,}+/IncomingWebhook/[\w/-]{20,}+)", "webhookb2"),
+    _rule("teams-webhook", r"/IncomingWebhook/(?P<v>[\w/-]{20,}+)", "/IncomingWebhook/"),
+    _rule(
+        "webhook",
+        r"(?:hooks\.zapier\.com/hooks/catch|hook\.\w{2,5}\.make\.com|open-apis/bot/v2/hook|/trigger/\w{1,64}/with/key)"
+        r"/(?P<v>[\w/-]{16,}+)",
+        "hooks.zapier.com",
+        ".make.com/",
+        "/bot/v2/hook/",
+        "/with/key/",
+    ),
     _rule("telegram-token", r"\d{8,10}:AA[\w-]{30,}+", ":AA"),
     _rule(
         "aws-secret",
@@ -421,7 +542,7 @@ _CREDENTIALS: tuple[Rule, ...] = (
     ),
     _rule("toss-key", r"(?:live|test)_g?[sc]k_[A-Za-z0-9]{16,}+", "live_", "test_"),
     _token("api-key", r"(?:sk|pk|rk)-(?:[a-z]{2,10}-)?[\w-]{16,}+", "k-"),
-    _token("hugging-face-token", r"(?:hf|api_org)_[A-Za-z]{20,}+", "hf_", "api_org_"),
+    _token("hugging-face-token", r"(?:hf|api_org)_[A-Za-z0-9]{30,}+", "hf_", "api_org_"),
     _token("groq-key", r"gsk_[A-Za-z0-9]{20,}+", "gsk_"),
     _token("replicate-token", r"r8_[A-Za-z0-9]{20,}+", "r8_"),
     _token("npm-token", r"npm_[A-Za-z0-9]{20,}+", "npm_"),
@@ -431,7 +552,7 @@ _CREDENTIALS: tuple[Rule, ...] = (
     _token("twilio-key", r"SK[a-f0-9]{32}(?![A-Za-z0-9])", "SK"),
     _token("mailgun-key", r"key-[a-f0-9]{32}(?![A-Za-z0-9])", "key-"),
     _token("mailchimp-key", r"[a-f0-9]{32}-us\d{1,2}(?!\w)", "-us"),
-    _rule("new-relic-key", r"NRA[KL]-[A-Z0-9]{20,}+|NRI[IQ]-[\w-]{20,}+", "NRA", "NRI"),
+    _rule("new-relic-key", r"NR(?:A[AKLP]|JS|BR|RA|SP)-[\w-]{16,}+|NRI[IQ]-[\w-]{20,}+|[a-f0-9]{36}NRAL", "NR"),
     _rule("grafana-token", r"gls?[ac]_[A-Za-z0-9+/]{20,}+(?:_[A-Fa-f0-9]{8})?", "gl"),
     _rule("sentry-token", r"sntry[su]_[A-Za-z0-9+/=_]{20,}+", "sntry"),
     _rule("digitalocean-token", r"do[opr]_v1_[a-f0-9]{20,}+", "_v1_"),
@@ -445,7 +566,7 @@ _CREDENTIALS: tuple[Rule, ...] = (
     _rule("postman-key", r"PMAK-[a-f0-9]{20,}+-[a-f0-9]{20,}+", "PMAK-"),
     _rule("atlassian-token", r"AT[A-Z]{2}T3xFf[\w=-]{20,}+|ATBB[A-Za-z0-9=]{28,}+", "T3xFf", "ATBB"),
     _rule("linear-key", r"lin_(?:api|oauth)_[A-Za-z0-9]{16,}+", "lin_"),
-    _token("notion-token", r"ntn_[A-Za-z0-9]{20,}+", "ntn_"),
+    _token("notion-token", r"ntn_[A-Za-z0-9]{20,}+|secret_[A-Za-z0-9]{40,}+", "ntn_", "secret_"),
     _rule("figma-token", r"figd_[\w-]{20,}+", "figd_"),
     _token("airtable-token", r"pat[A-Za-z0-9]{14}\.[a-f0-9]{20,}+", "pat"),
     _rule("heroku-key", r"HRKU-[\w-]{20,}+", "HRKU-"),
@@ -454,14 +575,122 @@ _CREDENTIALS: tuple[Rule, ...] = (
     _rule("dynatrace-token", r"dt0[a-z]\d\d\.[A-Z0-9]{24}\.[A-Z0-9]{32,}+", "dt0"),
     _token("datadog-key", r"dd(?:p|app|oa)t?_[A-Za-z0-9]{30,}+", "dd"),
     _rule("age-key", r"AGE-SECRET-KEY-1[A-Z0-9]{20,}+", "AGE-SECRET-KEY-1"),
-    _rule("fly-token", r"fm[12][ar]?_[A-Za-z0-9+/]{50,}+={0,3}|fo1_[\w-]{40,}+", "fm1", "fm2_", "fo1_"),
+    _rule("fly-token", r"fm[12][ar]?_[A-Za-z0-9+/%]{50,}+={0,3}|fo1_[\w-]{40,}+", "fm1", "fm2_", "fo1_"),
     _token("xai-key", r"(?:xai|pplx)-[A-Za-z0-9]{20,}+", "xai-", "pplx-"),
-    _token("facebook-token", r"EAA[A-Za-z0-9]{60,}+", "EAA"),
+    _token("facebook-token", r"EAA[A-Za-z0-9][\w-]{50,}+", "EAA"),  # and Square's
+    _token("langsmith-key", r"lsv2_[a-z]{2}_[a-f0-9]{20,}+(?:_[a-f0-9]{6,}+)?", "lsv2_"),
+    _token("brevo-key", r"x(?:key|smtp)sib-[a-f0-9]{40,}+(?:-[A-Za-z0-9]{8,}+)?", "sib-"),
+    _token("resend-key", r"re_[A-Za-z0-9]{8}_?[A-Za-z0-9]{20,}+", "re_", wanted=_is_opaque),
+    _token("jfrog-key", r"AKC[A-Za-z0-9]{60,}+|cmVmdGtu[A-Za-z0-9+/]{40,}+={0,2}", "AKC", "cmVmdGtu"),
+    _token("crates-token", r"cio[A-Za-z0-9]{32}(?![A-Za-z0-9])", "cio", wanted=_is_random),
+    _token("honeycomb-key", r"hc[abx][a-z]{2}_[a-z0-9]{40,}+", "hca", "hcb", "hcx"),
+    _token("netlify-token", r"nf[bcopu]_[A-Za-z0-9]{30,}+", "nfb_", "nfc_", "nfo_", "nfp_", "nfu_"),
+    _token("vercel-token", r"vc[aikpr]_[A-Za-z0-9]{20,}+", "vca_", "vci_", "vck_", "vcp_", "vcr_", wanted=_is_opaque),
+    _token("pulumi-token", r"pul-[a-f0-9]{40}(?![A-Za-z0-9])", "pul-"),
+    _token("tailscale-key", r"tskey-[a-z]{2,12}-[\w-]{16,}+", "tskey-"),
+    _token("onepassword-token", r"ops_eyJ[\w-]{40,}+", "ops_eyJ"),
+    Rule(
+        "asana-token",
+        re.compile(_START + r"\d/\d{13,19}(?:/\d{13,19})?:[a-f0-9]{32}(?![A-Za-z0-9])", re.ASCII),
+        re.compile(r"\d/\d{13}", re.ASCII).search,
+    ),
+    _token("azure-devops-token", r"[A-Za-z0-9]{76}AZDO[A-Za-z0-9]{4}(?![A-Za-z0-9])", "AZDO"),
+    _token("gcp-token", r"1//0[\w-]{30,}+", "1//0"),
+    Rule(
+        "discord-token",
+        re.compile(_START + r"[MNO][\w-]{22,27}\.[\w-]{6}\.[\w-]{27,}+", re.ASCII),
+        re.compile(r"[MNO][\w-]{22,27}\.[\w-]{6}\.", re.ASCII).search,
+        _is_random,
+    ),
+    _token("buildkite-token", r"bk[a-z]{2}_[a-f0-9]{40}(?![A-Za-z0-9])", "bk"),
+    _token("sourcegraph-token", r"sgp_(?:[a-f0-9]{16}_|local_)?[a-f0-9]{40}(?![A-Za-z0-9])", "sgp_"),
+    _token("prefect-key", r"pn[ub]_[A-Za-z0-9]{30,}+", "pnu_", "pnb_"),
+    _token("infracost-key", r"ico-[A-Za-z0-9]{30,}+", "ico-"),
+    _token("contentful-token", r"CFPAT-[\w-]{30,}+", "CFPAT-"),
+    _token("nvidia-key", r"nvapi-[\w-]{40,}+", "nvapi-"),
+    _token("posthog-key", r"phx_[A-Za-z0-9]{30,}+", "phx_"),
+    _token("render-key", r"rnd_[A-Za-z0-9]{26,}+", "rnd_", wanted=_is_random),
+    _token("shippo-token", r"shippo_(?:live|test)_[a-f0-9]{30,}+", "shippo_"),
+    _token("easypost-key", r"EZ[AT]K[A-Za-z0-9]{50,}+", "EZAK", "EZTK"),
+    _rule(  # a password in braces, as ODBC writes it
+        "secret",
+        r"(?:pwd|password)\s?=\s?\{(?P<v>[^{}\s\"']{4,128}+)\}(?=[;\"'\s]|\Z)",
+        "={",
+        "= {",
+        wanted=_is_no_status,
+        flags=re.IGNORECASE,
+    ),
+    _rule(  # what Terraform changes it to
+        "secret",
+        rf"{_NAME}{_SUFFIX}(?P<separator>)\s{{0,30}}=\s?\"[^\"\n]{{0,512}}+\" -> \"(?P<v>[^\"\n]++)",
+        "-> ",
+        wanted=_is_secret,
+        flags=re.IGNORECASE,
+    ),
+    _rule(
+        "secret",
+        rf"{_NAME}{_SUFFIX}(?P<separator>)[\"'\\]{{0,4}}\s?[:=]\s?\{{[^{{}}]{{0,200}}?value\\{{0,3}}\"\s?:\s?\\{{0,3}}\""
+        r"(?P<v>[^\"\\\n]++)",
+        "value",
+        wanted=_is_secret,
+        flags=re.IGNORECASE,
+    ),
+    _rule(
+        "secret",
+        rf"(?:(?-i:ENV|ARG)|variable) [\w.-]{{0,40}}?{_NAME}{_SUFFIX}(?P<separator>) (?:to |is )?"
+        rf"{_QUOTED}|(?P<bare>[^\s\"']++))",
+        "ENV ",
+        "ARG ",
+        "variable ",
+        wanted=_is_secret,
+        flags=re.IGNORECASE,
+    ),
+    _rule(
+        "secret",
+        rf"{_RANDOM_NAME}[\w.-]{{0,20}}+[\"'\\]{{0,4}}(?:\s{{0,3}}(?:=>|[:=]|%3D)\s{{0,3}}"
+        r"|[\s,]{1,20}[\"'\\]{0,4}value[\"'\\]{0,4}\s{0,3}[:=]\s{0,3}|\s{1,3})[\"'\\]{0,4}(?P<v>[\w+/.~%=-]{16,}+)",
+        "key",
+        "art-api",
+        "id_token_hint",
+        "device_code",
+        "client_assertion",
+        "code_verifier",
+        "jwt",
+        wanted=_is_random,
+        flags=re.IGNORECASE,
+    ),
+    _rule(  # mail and file servers' sessions
+        "secret",
+        r"AUTH (?:PLAIN|LOGIN|XOAUTH2|CRAM-MD5|NTLM|OAUTHBEARER) (?P<v>[A-Za-z0-9+/]{8,}+={0,2})"
+        r"|334 (?:UGFzc3dvcmQ6|VXNlcm5hbWU6|)\s{1,4}(?:[^\w\s]{1,4} ?|C: )?(?P<answer>[A-Za-z0-9+/]{8,}+={0,2})"
+        r"|(?:C: |>>> |---> |331[^\n]{0,100}\n)PASS (?P<plain>\S++)"
+        r"|(?<!\w)[A-Za-z]{1,4}\d{1,6} LOGIN \"?[^\s\"]{1,128}\"? \"?(?P<imap>[^\s\"]++)",
+        "AUTH ",
+        "334 ",
+        "PASS ",
+        " LOGIN ",
+    ),
+    _rule(
+        "one-time-code",
+        r"(?:(?:otp|mfa|2fa|totp|verification|login|authentication|security|confirmation|one-time)[ _-](?:pass)?code"
+        r"|(?<![a-z])otp)[\"'\\]{0,3}(?: is)?[:=]?\s?[\"'\\]{0,3}(?P<v>\d{4,8})(?![\w.-])",
+        "code",
+        "otp",
+        flags=re.IGNORECASE,
+    ),
     _rule(
         "secret",
         rf"{_NAME}{_SUFFIX}{_SEPARATOR}{_ASSIGNED}",
         *_NAME_HINTS,
         wanted=_is_secret,
+        flags=re.IGNORECASE,
+    ),
+    _rule(
+        "secret",
+        r"(?<![\w-])(?:pass|pw)[\"'\\]{0,3}\s?(?:=>|[:=])\s?[\"'\\]{0,3}(?P<v>[^\s\"',;\\]{6,128}+)",
+        "pass",
+        "pw",
+        wanted=_is_password,
         flags=re.IGNORECASE,
     ),
     _rule(
@@ -525,8 +754,54 @@ _CREDENTIALS: tuple[Rule, ...] = (
         "configure set",
     ),
     _rule("secret", r"(?<![a-z])mysql(?:dump|admin|import)?(?![\w-])[^\n|]{0,200}? -p(?P<v>[^\s'\"=]\S*+)", "mysql"),
+    _rule(
+        "secret",
+        r"(?:redis-cli[^\n|;]{0,200}? --pass|zip[^\n|;]{0,100}? -P|ipmitool[^\n|;]{0,200}? -P"
+        r"|snmp\w{2,10}[^\n|;]{0,200}? -c"
+        r"|user(?:add|mod) [^\n|;]{0,200}?-p|-(?:src|dest)?(?:store|key)pass"
+        r"|rabbitmqctl (?:add_user|change_password) \S{1,64}"
+        r"|htpasswd -\w{0,6}b\w{0,6} \S{1,128} \S{1,64}|sudo -S <<<|vault login(?: -\S{1,64}){0,4}|bindpw"
+        r"|net use (?:\S{1,4} )?\\{2,4}[^\s]{1,128})[ =][\"']?(?![-\"'/$])(?P<v>[^\s'\"]++)",
+        *(
+            "redis-cli",
+            "zip",
+            "ipmitool",
+            "snmp",
+            "useradd",
+            "usermod",
+            "storepass",
+            "keypass",
+            "rabbitmqctl",
+            "htpasswd",
+        ),
+        *("sudo -s", "vault login", "bindpw", "net use"),
+        wanted=_is_no_status,
+    ),
+    _rule("secret", r"(?<!\w)7z[ar]? [a-z] [^\n|;]{0,100}?-p(?P<v>[^\s'\"]++)", "7z"),
+    _rule("secret", r"smbclient[^\n|;]{0,200}? -U [\"']?[^\s%]{1,64}%(?P<v>[^\s'\"]++)", "smbclient"),
+    _rule(
+        "secret",
+        r"echo (?:-n )?[\"']?(?:[\w.-]{1,64}:(?=[^|\n]{1,200}\| ?(?:sudo )?chpasswd))?"
+        r"(?P<v>[^\s'\"|$:]{4,256}+)[\"']? ?"
+        r"\| ?[^\n|]{0,100}?(?:-password-stdin|chpasswd)",
+        "-password-stdin",
+        "chpasswd",
+    ),
+    _rule("secret", r"sqlplus (?:-\S{1,8} )*+[\"']?[\w$#]{1,64}/(?P<v>[^\s@/]++)@", "sqlplus"),
+    _rule("secret", r"(?<![\w:/])[\w.-]{1,64}:(?P<v>[^\s:@\"'/]{1,128}+)@(?:tcp|unix)\(", "@tcp(", "@unix("),
+    _rule(  # a line of .pgpass
+        "secret", r":\d{4,5}:(?:\*|[\w-]{1,63}):[\w.*-]{1,63}:(?P<v>[^\s\"'<>]{6,128}+)", ":", wanted=_is_password
+    ),
+    _rule("secret", r"\d> ?AUTH (?:[\w-]{1,40} )?[\"']?(?P<v>[^\s'\"]++)|(?<!\w)AUTH default (?P<w>\S++)", "AUTH "),
+    _rule("secret", r"= ?password\([\"'](?P<v>[^\"'\n]++)", "password(", flags=re.IGNORECASE),
+    _rule("secret", r"::add-mask::(?P<v>\S++)", "::add-mask::"),
     _rule("secret", r"sshpass -p ?[\"']?(?P<v>[^\s'\"]++)", "sshpass"),
-    _rule("secret", r"(?: -u|--user|--proxy-user)[ =][\"']?[^\s:'\"]{1,64}:(?P<v>[^\s'\"]++)", " -u", "-user"),
+    _rule(
+        "secret",
+        r"(?: -u|--user|--proxy-user)[ =](?!\d{1,10}:\d{1,10}\s)[\"']?[^\s:'\"]{1,64}:(?P<v>[^\s'\"]++)",
+        " -u",
+        "-user",
+    ),
     _rule(
         "secret",
         r"(?:requirepass|masterauth)\s{1,3}[\"']?(?P<v>[^\s'\"]++)",
@@ -566,9 +841,49 @@ _CREDENTIALS: tuple[Rule, ...] = (
         wanted=_is_no_status,
     ),
     _rule(
+        "secret",
+        r"(?:pass(?:word|phrase)[ \w@.-]{0,60}?(?::\s{1,4}| (?:is|to|as) )|with password )[\"'`]?"
+        r"(?P<v>(?=[^\s\"'`]{0,64}?[\d!#$%^&*~_])[^\s\"'`]{6,128}+)",
+        "password",
+        "passphrase",
+        wanted=_is_password,
+        flags=re.IGNORECASE,
+    ),
+    _rule(
+        "secret",
+        r"(?<![a-z])(?:creds?|credentials?|접속 ?정보)\s?[:=]?\s{0,2}[\w.@-]{1,64} ?[/:] ?(?P<v>[^\s\"'`,]{6,128}+)",
+        "cred",
+        "접속",
+        wanted=_is_password,
+        flags=re.IGNORECASE,
+    ),
+    _rule(
+        "secret",
+        r"(?<![a-z])(?:id|user|아이디|계정)\s?/\s?(?:pwd?|비번|비밀번호|암호)\s?[:=]\s?[\w.@-]{1,64}\s?/\s?(?P<v>[!-~]{4,128}+)",
+        "pw",
+        "비번",
+        "비밀번호",
+        "암호",
+        wanted=_is_no_status,
+        flags=re.IGNORECASE,
+    ),
+    _rule(
+        "secret",
+        r"(?:비번|(?:비밀|인증|개인|서비스|시크릿|접근|액세스|API|암호화) ?키"
+        r"|(?:비밀번호|암호|패스워드|비번)[를을로])(?:는|은|이|가)?\s?[:=]?\s{0,2}"
+        r"[\"'`\[(]?(?P<v>(?:(?!\([으로을를이가은는])[!-~]){6,512}+)",
+        "비번",
+        "키",
+        "비밀번호",
+        "암호",
+        "패스워드",
+        wanted=_is_password_or_key,
+        flags=re.IGNORECASE,
+    ),
+    _rule(
         "signature",
         r"(?<![a-z])(?:sig|signature|x-amz-credential|x-amz-signature|_?auth|session|sid|ticket|(?:routing|integration)[_-]key"
-        r"|(?<=[?&])(?:key|code))[\"'\\]{0,3}(?:[:=]|%3D)\s?[\"'\\]{0,3}(?P<v>[\w+/.~%=-]{16,}+)",
+        r"|(?<=[?&])(?:key|code)|(?<![\w.-])code(?==[^\s&]{16,512}&))[\"'\\]{0,3}(?:[:=]|%3D)\s?[\"'\\]{0,3}(?P<v>[\w+/.~%=-]{16,}+)",
         "sig",
         "x-amz-",
         "auth",
@@ -640,8 +955,8 @@ _PERSONAL: tuple[Rule, ...] = (
     ),
     _number(
         "phone",
-        r"(?:phone|mobile|telephone|msisdn|전화번호|전화|연락처|휴대폰)[\"'\\]{0,3}\s?[:=]\s?[\"'\\]{0,3}"
-        r"(?P<v>\+?\d[\d ().-]{6,20}\d)(?!\w)",
+        r"(?:(?:phone|mobile|telephone)(?:[_-]?(?:number|no))?|msisdn|전화번호|전화|연락처|휴대폰)[\"'\\]{0,3}\s?[:=]\s?"
+        r"[\"'\\]{0,3}(?P<v>\+?\(?\d[\d ().-]{6,20}\d)(?!\w)",
         canonical=_phone,
         hints=("phone", "mobile", "msisdn", "전화", "연락처", "휴대폰"),
     ),
@@ -671,7 +986,11 @@ _STRICT: tuple[tuple[str, str, re.Pattern[str]], ...] = tuple(
         ("Stripe key", "_live_", r"[sr]k_live_[A-Za-z0-9]{16}"),
         ("Google key", "AIza", r"(?<![A-Za-z0-9])AIza[\w-]{35}"),
         ("API key", "sk-", r"(?<![A-Za-z0-9])sk-(?:ant|proj|lf)-[\w-]{20}"),
-        ("password in a URL", "://", r"://[^\s/:@\"'<>\[\]]{0,64}:(?!\d{2,5}/)[^\s/@\"'<>\[\]]{1,200}@[\w.-]"),
+        (
+            "password in a URL",
+            "://",
+            r"://[^\s/:@\"'<>\[\]]{0,64}:(?!\d{2,5}/|[*•]{2,200}@)[^\s/@\"'<>\[\]]{1,200}@[\w.-]",
+        ),
         ("bearer token", "earer ", r"[Aa]uthorization[\"']?[:=] ?[\"']?[Bb]earer [\w.~+/=-]{16}"),
         *(
             (
