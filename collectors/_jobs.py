@@ -11,6 +11,7 @@ from collectors._budget import Budget
 from collectors._logs import MAX_COUNT, LogDigest
 from collectors._sane import Sieve
 from collectors.base import (
+    USUAL_MEND,
     Change,
     CollectorError,
     Document,
@@ -80,8 +81,8 @@ class Part:
         await on_thread(self.logs.extend, lines)
 
     def gap(self, reason: GapReason, detail: str, mend: str = "") -> None:
-        """Record what could not be seen."""
-        self.gaps.append(Gap(source=self.source, reason=reason, detail=detail, mend=mend))
+        """Record what could not be seen, and what would mend it: the exact permission or setting, where it is known."""
+        self.gaps.append(Gap(source=self.source, reason=reason, detail=detail, mend=mend or USUAL_MEND[reason]))
 
     def fail(self, error: CollectorError) -> None:
         """Record that a request failed."""

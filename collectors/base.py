@@ -282,6 +282,19 @@ class Cost(Model):
     took_ms: float = 0.0
 
 
+USUAL_MEND: Mapping[GapReason, str] = {
+    GapReason.TIMEOUT: "see `autopilot doctor`, or raise the source's budget of seconds",
+    GapReason.FORBIDDEN: "`autopilot doctor` names the permission that is missing",
+    GapReason.UNREACHABLE: "see `autopilot doctor`",
+    GapReason.RATE_LIMITED: "try again later, or ask the vendor for a higher limit",
+    GapReason.EMPTY: "check the names of the service in the catalogue",
+    GapReason.TRUNCATED: "read on at the source, or ask for a re-analysis that names one service",
+    GapReason.NOT_CONFIGURED: "see `autopilot settings`",
+    GapReason.FAILED: "ask the source itself; if it answers there, report this defect",
+}
+"""What to do where nothing more exact is known."""
+
+
 class Telemetry(Model):
     """All that one collector saw, normalised."""
 

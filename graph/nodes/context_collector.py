@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from collectors._jobs import on_thread
-from collectors.base import Collector, CollectorError, Edge, Gap, GapReason, Scope, Telemetry
+from collectors.base import USUAL_MEND, Collector, CollectorError, Edge, Gap, GapReason, Scope, Telemetry
 from graph.deps import Deps, SnapshotKey
 from graph.looks import measured, together
 from graph.masking import MaskingError
@@ -194,7 +194,8 @@ class _Step:
                 within_s = max(limit_s - RESERVE_S, 0.1)
                 return await collector.collect(scope.model_copy(update={"within_s": within_s}))
         except CollectorError as error:
-            gap = Gap(source=collector.name, reason=error.reason, detail=error.detail, mend=error.mend)
+            mend = error.mend or USUAL_MEND[error.reason]
+            gap = Gap(source=collector.name, reason=error.reason, detail=error.detail, mend=mend)
         except TimeoutError:
             gap = Gap(
                 source=collector.name,

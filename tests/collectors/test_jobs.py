@@ -215,3 +215,15 @@ async def test_a_job_that_does_not_end_when_told_does_not_hold_up_the_others() -
     assert [gap.reason for gap in found.gaps] == [GapReason.TIMEOUT]
     release.set()
     await asyncio.sleep(0)
+
+
+async def test_every_gap_says_what_to_do() -> None:
+    async def partly(part: Part) -> None:
+        part.answered = True
+        for reason in GapReason:
+            part.gap(reason, f"{reason} without more")
+        raise Forbidden("no")
+
+    found = await gather([("x", partly)], side_by_side=1, budget=budget(5))
+    assert len(found.gaps) == len(GapReason) + 1
+    assert all(gap.mend for gap in found.gaps)
