@@ -1,6 +1,7 @@
 """Did it work? From measured values to a verdict. Pure."""
 
 from collections.abc import Mapping, Sequence
+from math import sqrt
 from statistics import median
 
 from collectors.base import Series, SeriesRef, Window
@@ -51,9 +52,14 @@ def check(effect: ExpectedEffect, before: float | None, after: float | None) -> 
 
 
 def progress(c: EffectCheck) -> float | None:
-    """How much of the way from bad to normal was made: 1 is all of it, below 0 it got worse."""
+    """How much of the way from bad to normal was made: 1 is all of it, below 0 it got worse.
+
+    Counts move by chance, by about their square root: twice that is no progress either way.
+    """
     if c.after is None or c.before is None or c.effect.baseline is None:
         return None
+    if c.effect.ref.statistic == "sum" and abs(c.after - c.before) <= 2.0 * sqrt(max(c.before, c.after, 0.0)):
+        return 0.0
     way = c.effect.baseline - c.before
     scale = max(abs(way), abs((c.effect.observed or c.before) - c.effect.baseline), 1e-9)
     sign = -1.0 if c.effect.comparator == "<=" else 1.0

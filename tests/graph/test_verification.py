@@ -37,6 +37,16 @@ def test_verdicts(errors: float | None, success: float | None, expected: Verdict
     assert verdict(checks) == expected
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [(7.5, 10.0, "unchanged"), (10.0, 7.5, "unchanged"), (7.5, 30.0, "worse"), (100.0, 40.0, "improved")],
+)
+def test_a_handful_of_log_lines_more_or_less_is_chance(before: float, after: float, expected: Verdict) -> None:
+    ref = SeriesRef(source="datadog", component="shop", metric="logs.error", statistic="sum", query="q")
+    few = ExpectedEffect(ref=ref, comparator="<=", value=2.1, within_minutes=15, baseline=0.0, observed=before)
+    assert verdict([check(few, before, after)]) == expected
+
+
 def test_silence_is_no_recovery() -> None:
     silent = [check(effect(ERRORS), 100.0, None) for _ in range(4)]
     assert verdict([*silent, check(effect(SUCCESS), 50.0, 99.0)]) == "not_measurable"
