@@ -379,7 +379,6 @@ class _Cluster:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self.timeout_s = settings.timeout_s
         self._client: Any = None
         self._turn = asyncio.Lock()
         self.skew_s: float | None = None
@@ -560,6 +559,7 @@ class KubernetesCollector:
     def __init__(self, clock: Clock, settings: Settings) -> None:
         """``settings`` say how the cluster is reached; it is, at the first question."""
         self._clock, self._settings = clock, settings
+        self.timeout_s = settings.timeout_s
         self._cluster = _Cluster(settings)
 
     async def aclose(self) -> None:
