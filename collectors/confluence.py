@@ -12,11 +12,12 @@ from urllib.parse import parse_qs, quote, urlsplit
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, ValidationError, field_validator
 
-from collectors._budget import Budget, SourceSettings, env
+from collectors._budget import SourceSettings, env
 from collectors._http import Api, Params, checked, clock_check, parsed
-from collectors._jobs import Part, gather, on_thread
+from collectors._jobs import Part, on_thread
 from collectors._passages import Question, Section, best, question, storage_outlines, with_paths
 from collectors._queries import asked as recorded
+from collectors._source import HttpSource
 from collectors._urls import base_url
 from collectors.base import (
     Check,
@@ -28,10 +29,7 @@ from collectors.base import (
     GapReason,
     NotFound,
     Scope,
-    Series,
-    SeriesRef,
     Telemetry,
-    Window,
 )
 
 SEARCH = "/wiki/rest/api/search"
@@ -115,15 +113,15 @@ class _Page(BaseModel):
 # --- the collector ----------------------------------------------------------------------------------------------
 
 
-class ConfluenceCollector:
+class ConfluenceCollector(HttpSource[Settings]):
     """One Confluence site, read-only."""
 
     name = "confluence"
 
     def __init__(self, clock: Clock, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
         """``transport`` replaces the network. ``settings`` must hold the site and its credentials."""
-        self._clock, self._settings = clock, settings
-        self.timeout_s = settings.timeout_s
+        super().__init__(settings)
+        self._clock = clock
         client = httpx.AsyncClient(
             base_url=settings.url,
             auth=(settings.email, settings.token.get_secret_value() if settings.token else ""),
@@ -133,22 +131,13 @@ class ConfluenceCollector:
         )
         self._api = Api("Confluence", client, base_setting="CONFLUENCE_URL", per_second=10.0)
 
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._api.aclose()
-
     async def collect(self, scope: Scope) -> Telemetry:
         """The sections that fit the alert and the services in play, best first. Raises CollectorError."""
 
         async def pages(part: Part) -> None:
             await self._documents(scope, part)
 
-        budget = Budget(self.name, self._settings, scope.within_s)
-        return await gather([("pages", pages)], side_by_side=1, budget=budget, scope=scope)
-
-    async def measure(self, refs: Sequence[SeriesRef], window: Window) -> list[Series]:
-        """There are no metrics here."""
-        return []
+        return await self._gathered(scope, [("pages", pages)], side_by_side=1)
 
     async def check(self) -> list[Check]:
         """Whether the site answers, the token is taken, a search works, and the page it finds can be read."""

@@ -15,7 +15,7 @@ from functools import partial
 import httpx
 from pydantic import Field, JsonValue, SecretStr
 
-from collectors._budget import Budget, SourceSettings, env
+from collectors._budget import SourceSettings, env
 from collectors._datadog_api import (
     EVENTS,
     LOGS,
@@ -39,8 +39,9 @@ from collectors._datadog_monitors import MonitorReader, rule_of
 from collectors._datadog_spans import SpanReader, Traces
 from collectors._datadog_topology import TopologyReader
 from collectors._http import Params, checked, clock_check
-from collectors._jobs import Job, Part, gather
+from collectors._jobs import Job, Part
 from collectors._limits import LONGEST_PAUSE_S
+from collectors._source import Source
 from collectors._windows import concatenated
 from collectors.base import (
     Change,
@@ -102,15 +103,15 @@ def ui_host(settings: Settings) -> str | None:
     return None if settings.base_url else f"app.{site}" if site.count(".") == 1 else site
 
 
-class DatadogCollector:
+class DatadogCollector(Source[Settings]):
     """One Datadog organisation, read-only."""
 
     name = "datadog"
 
     def __init__(self, clock: Clock, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
         """``transport`` replaces the network. ``settings`` must hold both keys."""
-        self._clock, self._settings = clock, settings
-        self.timeout_s = settings.timeout_s
+        super().__init__(settings)
+        self._clock = clock
         self._session = Session(client(settings, read_s=10.0, transport=transport), ui_host(settings))
         self._metrics = MetricReader(self._session, clock)
         self._logs = LogReader(self._session)
@@ -127,14 +128,13 @@ class DatadogCollector:
 
         Raises CollectorError.
         """
-        budget = Budget(self.name, self._settings, scope.within_s)
-        found = await gather(self._jobs(scope), side_by_side=SIDE_BY_SIDE, budget=budget, scope=scope)
+        found = await self._gathered(scope, self._jobs(scope), side_by_side=SIDE_BY_SIDE)
         merged = {"series": tuple(_merged(found.series)), "changes": tuple(_told_once(found.changes))}
         return found.model_copy(update=merged)
 
     async def measure(self, refs: Sequence[SeriesRef], window: Window) -> list[Series]:
         """The refs' queries over another window. Raises CollectorError."""
-        part = Part(self.name, "measurement", Budget(self.name, self._settings))
+        part = self._part("measurement")
         mine = [ref for ref in refs if ref.source == self.name]
         counts = [ref for ref in mine if is_count(ref)]
         metrics = [ref for ref in mine if not is_count(ref)]

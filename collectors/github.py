@@ -17,10 +17,11 @@ from urllib.parse import quote, urlencode
 import httpx
 from pydantic import AwareDatetime, BaseModel, Field, JsonValue, SecretStr, ValidationError, field_validator
 
-from collectors._budget import Budget, SourceSettings, env
+from collectors._budget import SourceSettings, env
 from collectors._http import Api, Params, checked, clock_check, parsed
-from collectors._jobs import Job, Part, gather
+from collectors._jobs import Job, Part
 from collectors._queries import asked
+from collectors._source import HttpSource
 from collectors._urls import base_url
 from collectors.base import (
     Change,
@@ -33,8 +34,6 @@ from collectors.base import (
     GitHubRepository,
     NotFound,
     Scope,
-    Series,
-    SeriesRef,
     Telemetry,
     Window,
 )
@@ -143,15 +142,15 @@ class _Comparison(BaseModel):
 # --- the collector ----------------------------------------------------------------------------------------------
 
 
-class GitHubCollector:
+class GitHubCollector(HttpSource[Settings]):
     """The repositories that one token may read."""
 
     name = "github"
 
     def __init__(self, clock: Clock, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
         """``transport`` replaces the network. ``settings`` must hold the token."""
-        self._clock, self._settings = clock, settings
-        self.timeout_s = settings.timeout_s
+        super().__init__(settings)
+        self._clock = clock
         self._ui = ui_url(settings.api_url)
         client = httpx.AsyncClient(
             base_url=settings.api_url,
@@ -166,18 +165,9 @@ class GitHubCollector:
         )
         self._api = Api("GitHub", client, base_setting="GITHUB_API_URL", per_second=10.0, at_once=SIDE_BY_SIDE)
 
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._api.aclose()
-
     async def collect(self, scope: Scope) -> Telemetry:
         """Deployments and what they changed, or commits, of every repository in play. Raises CollectorError."""
-        budget = Budget(self.name, self._settings, scope.within_s)
-        return await gather(self._jobs(scope), side_by_side=SIDE_BY_SIDE, budget=budget, scope=scope)
-
-    async def measure(self, refs: Sequence[SeriesRef], window: Window) -> list[Series]:
-        """There are no metrics here."""
-        return []
+        return await self._gathered(scope, self._jobs(scope), side_by_side=SIDE_BY_SIDE)
 
     async def check(self) -> list[Check]:
         """Whether GitHub answers, the token is taken, and it sees a repository. Permissions are each repository's."""

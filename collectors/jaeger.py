@@ -18,11 +18,12 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import from_json
 
 from collectors import _otlp as otlp
-from collectors._budget import Budget, env
+from collectors._budget import env
 from collectors._http import Api, Params, checked, clock_check, parsed
-from collectors._jobs import Job, Part, gather, on_thread
+from collectors._jobs import Job, Part, on_thread
 from collectors._prometheus_family import FamilySettings, client, complete, readable
 from collectors._queries import asked
+from collectors._source import HttpSource
 from collectors.base import (
     Check,
     Clock,
@@ -34,8 +35,6 @@ from collectors.base import (
     NotFound,
     RateLimited,
     Scope,
-    Series,
-    SeriesRef,
     Target,
     Telemetry,
     TooMuch,
@@ -114,15 +113,15 @@ class _Dependency(_Wire):
     child: str
 
 
-class JaegerCollector:
+class JaegerCollector(HttpSource[Settings]):
     """One Jaeger, read-only."""
 
     name = "jaeger"
 
     def __init__(self, clock: Clock, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
         """``transport`` replaces the network. ``settings`` must hold the URL."""
-        self._clock, self._settings = clock, settings
-        self.timeout_s = settings.timeout_s
+        super().__init__(settings)
+        self._clock = clock
         self._api = Api(
             "Jaeger",
             client(settings, auth=None, transport=transport),
@@ -132,21 +131,10 @@ class JaegerCollector:
         self._v3: bool | None = None  # whether the server knows version 3 of the API; None: not known yet
         self._probe = asyncio.Lock()
 
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._api.aclose()
-
     async def collect(self, scope: Scope) -> Telemetry:
         """Traces of every target, the alerted service first, and dependencies. Raises CollectorError."""
-        budget = Budget(self.name, self._settings, scope.within_s)
         traces = otlp.Traces(self.name, scope)
-        return traces.completed(
-            await gather(self._jobs(scope, traces), side_by_side=SIDE_BY_SIDE, budget=budget, scope=scope)
-        )
-
-    async def measure(self, refs: Sequence[SeriesRef], window: Window) -> list[Series]:
-        """Nothing: Jaeger has no metrics that this collector reads."""
-        return []
+        return traces.completed(await self._gathered(scope, self._jobs(scope, traces), side_by_side=SIDE_BY_SIDE))
 
     def _jobs(self, scope: Scope, traces: otlp.Traces) -> Iterator[tuple[str, Job]]:
         for index, target in enumerate(scope.targets):

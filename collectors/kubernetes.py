@@ -25,11 +25,12 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import from_json
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from collectors._budget import Budget, SourceSettings, env
+from collectors._budget import SourceSettings, env
 from collectors._http import COMPLAINT, MAX_ANSWER, checked, clock_check, parsed, pause_of
-from collectors._jobs import Job, Part, gather, on_thread
+from collectors._jobs import Job, Part, on_thread
 from collectors._limits import limit_of
 from collectors._queries import asked
+from collectors._source import Source
 from collectors.base import (
     Change,
     Check,
@@ -45,8 +46,6 @@ from collectors.base import (
     RateLimited,
     Refused,
     Scope,
-    Series,
-    SeriesRef,
     Status,
     Telemetry,
     TooMuch,
@@ -551,15 +550,15 @@ class _Look:
     part: Part
 
 
-class KubernetesCollector:
+class KubernetesCollector(Source[Settings]):
     """One cluster, read-only."""
 
     name = "kubernetes"
 
     def __init__(self, clock: Clock, settings: Settings) -> None:
         """``settings`` say how the cluster is reached; it is, at the first question."""
-        self._clock, self._settings = clock, settings
-        self.timeout_s = settings.timeout_s
+        super().__init__(settings)
+        self._clock = clock
         self._cluster = _Cluster(settings)
 
     async def aclose(self) -> None:
@@ -571,12 +570,7 @@ class KubernetesCollector:
 
         Raises CollectorError.
         """
-        budget = Budget(self.name, self._settings, scope.within_s)
-        return await gather(self._jobs(scope), side_by_side=SIDE_BY_SIDE, budget=budget, scope=scope)
-
-    async def measure(self, refs: Sequence[SeriesRef], window: Window) -> list[Series]:
-        """There are no metrics here."""
-        return []
+        return await self._gathered(scope, self._jobs(scope), side_by_side=SIDE_BY_SIDE)
 
     async def check(self) -> list[Check]:
         """Whether the cluster answers and each permission is there, told for the namespace ``default``."""

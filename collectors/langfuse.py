@@ -32,10 +32,11 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from collectors._budget import Budget, SourceSettings, env
+from collectors._budget import SourceSettings, env
 from collectors._http import Api, Params, checked, clock_check, parsed
-from collectors._jobs import Job, Part, gather
+from collectors._jobs import Job, Part
 from collectors._queries import asked
+from collectors._source import HttpSource
 from collectors._urls import base_url as checked_url
 from collectors._windows import concatenated, joined, whole_periods
 from collectors.base import (
@@ -254,15 +255,15 @@ def _rows_question(traces: LangfuseTraces, of: Literal["observations", "scores"]
     return json.dumps({"rows": of, **traces.model_dump(mode="json")}, ensure_ascii=False)
 
 
-class LangfuseCollector:
+class LangfuseCollector(HttpSource[Settings]):
     """One Langfuse project, read-only."""
 
     name = "langfuse"
 
     def __init__(self, clock: Clock, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
         """``transport`` replaces the network. ``settings`` must hold where it is, and both keys."""
-        self._clock, self._settings = clock, settings
-        self.timeout_s = settings.timeout_s
+        super().__init__(settings)
+        self._clock = clock
         keys = [key.get_secret_value() if key else "" for key in (settings.public_key, settings.secret_key)]
         self._api = Api(
             "Langfuse",
@@ -278,19 +279,14 @@ class LangfuseCollector:
         self._v2: bool | None = None  # whether the server knows version 2 of the API; None: not known yet
         self._probe = asyncio.Lock()
 
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._api.aclose()
-
     async def collect(self, scope: Scope) -> Telemetry:
         """LLM calls of every target that the catalogue gives traces; of others nothing. Raises CollectorError."""
-        budget = Budget(self.name, self._settings, scope.within_s)
-        return await gather(self._jobs(scope), side_by_side=SIDE_BY_SIDE, budget=budget, scope=scope)
+        return await self._gathered(scope, self._jobs(scope), side_by_side=SIDE_BY_SIDE)
 
     async def measure(self, refs: Sequence[SeriesRef], window: Window) -> list[Series]:
         """The refs' queries over another window. Raises CollectorError."""
         mine = {ref for ref in refs if ref.source == self.name}
-        part = Part(self.name, "effect", Budget(self.name, self._settings))
+        part = self._part("effect")
         found: list[Series] = []
         for component, query in dict.fromkeys((ref.component, ref.query) for ref in refs if ref in mine):
             points = await self._points(part, query, whole_periods(window, 60))

@@ -19,9 +19,9 @@ import httpx
 from pydantic import BaseModel, Field, JsonValue
 from pydantic_core import from_json
 
-from collectors._budget import Budget, env
+from collectors._budget import env
 from collectors._http import Api, Params, checked, clock_check, parsed
-from collectors._jobs import Job, Part, gather
+from collectors._jobs import Job, Part
 from collectors._prometheus_family import (
     FamilySettings,
     Row,
@@ -35,6 +35,7 @@ from collectors._prometheus_family import (
     rows_of,
 )
 from collectors._queries import asked
+from collectors._source import HttpSource
 from collectors._windows import joined, whole_periods
 from collectors.base import (
     Check,
@@ -183,15 +184,15 @@ class _Volume:
     others: Mapping[float, float]
 
 
-class LokiCollector:
+class LokiCollector(HttpSource[Settings]):
     """One Loki, read-only."""
 
     name = "loki"
 
     def __init__(self, clock: Clock, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
         """``transport`` replaces the network. ``settings`` must hold the URL."""
-        self._clock, self._settings = clock, settings
-        self.timeout_s = settings.timeout_s
+        super().__init__(settings)
+        self._clock = clock
         self._api = Api(
             "Loki",
             client(settings, auth=None, transport=transport),
@@ -200,18 +201,13 @@ class LokiCollector:
             at_once=AT_ONCE,
         )
 
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._api.aclose()
-
     async def collect(self, scope: Scope) -> Telemetry:
         """Counts by level, then lines, of every target: problems before the rest. Raises CollectorError."""
-        budget = Budget(self.name, self._settings, scope.within_s)
-        return await gather(self._jobs(scope), side_by_side=SIDE_BY_SIDE, budget=budget, scope=scope)
+        return await self._gathered(scope, self._jobs(scope), side_by_side=SIDE_BY_SIDE)
 
     async def measure(self, refs: Sequence[SeriesRef], window: Window) -> list[Series]:
         """The refs' counts over another window; no line is 0. Raises CollectorError if none could be read."""
-        part = Part(self.name, "measure", Budget(self.name, self._settings))
+        part = self._part("measure")
         found: list[Series] = []
         for ref in refs:
             if ref.source == self.name:

@@ -9,7 +9,7 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from time import monotonic
@@ -25,9 +25,10 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.types import CallToolResult, TextContent
 from pydantic import JsonValue, ValidationError
 
-from collectors._budget import Budget, SourceSettings, env
+from collectors._budget import SourceSettings, env
 from collectors._http import checked
-from collectors._jobs import Part, gather
+from collectors._jobs import Part
+from collectors._source import Source
 from collectors.base import (
     Change,
     Check,
@@ -43,12 +44,9 @@ from collectors.base import (
     Query,
     Refused,
     Scope,
-    Series,
-    SeriesRef,
     Target,
     Telemetry,
     Unreachable,
-    Window,
     level_of,
 )
 
@@ -80,32 +78,24 @@ def create(clock: Clock, declared: Declared) -> "McpCollector":
     return McpCollector(declared.mcp, Settings())
 
 
-class McpCollector:
+class McpCollector(Source[Settings]):
     """Every declared MCP server. A connection lives as long as one collection."""
 
     name = "mcp"
 
     def __init__(self, servers: Mapping[str, McpServer], settings: Settings) -> None:
-        self._servers, self._settings = servers, settings
-        self.timeout_s = settings.timeout_s
+        super().__init__(settings)
+        self._servers = servers
 
     async def collect(self, scope: Scope) -> Telemetry:
         """What the listed tools answer for the services in play. Raises CollectorError."""
         jobs = [(f"MCP server {name}", partial(self._server, scope, name)) for name in self._servers]
-        budget = Budget(self.name, self._settings, scope.within_s)
-        return await gather(jobs, side_by_side=SIDE_BY_SIDE, budget=budget, scope=scope)
-
-    async def measure(self, refs: Sequence[SeriesRef], window: Window) -> list[Series]:
-        """Tools give no metrics."""
-        return []
+        return await self._gathered(scope, jobs, side_by_side=SIDE_BY_SIDE)
 
     async def check(self) -> list[Check]:
         """Whether each server answers, and each listed tool is there and read-only."""
         found = await asyncio.gather(*(self._checks(name) for name in self._servers))
         return [check for checks in found for check in checks]
-
-    async def aclose(self) -> None:
-        """Nothing is kept open."""
 
     async def _checks(self, name: str) -> list[Check]:
         known: dict[str, bool] = {}

@@ -20,9 +20,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.session import Session
 from pydantic import AwareDatetime, BaseModel, Field, JsonValue
 
-from collectors._budget import Budget, env
+from collectors._budget import env
 from collectors._http import COMPLAINT, Api, Params, checked, clock_check, parsed
-from collectors._jobs import Job, Part, gather
+from collectors._jobs import Job, Part
 from collectors._prometheus_family import (
     FamilySettings,
     Row,
@@ -45,6 +45,7 @@ from collectors._promql import (
     without_threshold,
 )
 from collectors._queries import asked
+from collectors._source import HttpSource
 from collectors._windows import concatenated, joined, whole_periods
 from collectors.base import (
     Change,
@@ -158,15 +159,15 @@ class _Types:
         self.known: dict[str, str] | None = None
 
 
-class PrometheusCollector:
+class PrometheusCollector(HttpSource[Settings]):
     """One Prometheus, read-only."""
 
     name = "prometheus"
 
     def __init__(self, clock: Clock, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
         """``transport`` replaces the network. ``settings`` must hold the URL."""
-        self._clock, self._settings = clock, settings
-        self.timeout_s = settings.timeout_s
+        super().__init__(settings)
+        self._clock = clock
         auth = SigV4(settings.sigv4_region) if settings.sigv4_region else None
         self._api = Api(
             "Prometheus",
@@ -177,21 +178,16 @@ class PrometheusCollector:
         )
         self._ui = settings.ui_url or (None if settings.sigv4_region else settings.url)
 
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._api.aclose()
-
     async def collect(self, scope: Scope) -> Telemetry:
         """The alert's own expression; metrics, restarts and new versions of every target; alerts that fire.
 
         Raises CollectorError.
         """
-        budget = Budget(self.name, self._settings, scope.within_s)
-        return await gather(self._jobs(scope), side_by_side=SIDE_BY_SIDE, budget=budget, scope=scope)
+        return await self._gathered(scope, self._jobs(scope), side_by_side=SIDE_BY_SIDE)
 
     async def measure(self, refs: Sequence[SeriesRef], window: Window) -> list[Series]:
         """The refs' queries over another window. Raises CollectorError if none of them could be read."""
-        part = Part(self.name, "measure", Budget(self.name, self._settings))
+        part = self._part("measure")
         async with asyncio.TaskGroup() as group:
             for ref in refs:
                 if ref.source == self.name:

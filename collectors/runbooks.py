@@ -11,7 +11,7 @@ import os
 import re
 import signal
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -24,11 +24,12 @@ import yaml
 from frontmatter.default_handlers import YAMLHandler
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
-from collectors._budget import Budget, SourceSettings, env
+from collectors._budget import SourceSettings, env
 from collectors._http import checked
-from collectors._jobs import Part, gather, on_thread
+from collectors._jobs import Part, on_thread
 from collectors._passages import Section, best, markdown_outlines, question, with_paths
 from collectors._queries import asked
+from collectors._source import Source
 from collectors.base import (
     Check,
     Clock,
@@ -37,11 +38,8 @@ from collectors.base import (
     Forbidden,
     GapReason,
     Scope,
-    Series,
-    SeriesRef,
     Telemetry,
     Unreachable,
-    Window,
 )
 
 PROTOCOLS = ("https", "ssh", "file")
@@ -119,20 +117,17 @@ class Library:
     truncated: bool = False
 
 
-class RunbooksCollector:
+class RunbooksCollector(Source[Settings]):
     """One folder or repository of runbooks, read-only."""
 
     name = "runbooks"
 
     def __init__(self, clock: Clock, settings: Settings) -> None:
         """``settings`` must name a folder or a repository."""
-        self._clock, self._settings = clock, settings
-        self.timeout_s = settings.timeout_s
+        super().__init__(settings)
+        self._clock = clock
         self._clone = _Clone(settings) if settings.git_url else None
         self._turn = asyncio.Lock()
-
-    async def aclose(self) -> None:
-        """Nothing is held open; the clone stays for the next start."""
 
     async def collect(self, scope: Scope) -> Telemetry:
         """The sections that fit the alert and the services in play, best first. Raises CollectorError."""
@@ -140,12 +135,7 @@ class RunbooksCollector:
         async def sections(part: Part) -> None:
             await self._sections(scope, part)
 
-        budget = Budget(self.name, self._settings, scope.within_s)
-        return await gather([("runbooks", sections)], side_by_side=1, budget=budget, scope=scope)
-
-    async def measure(self, refs: Sequence[SeriesRef], window: Window) -> list[Series]:
-        """There are no metrics here."""
-        return []
+        return await self._gathered(scope, [("runbooks", sections)], side_by_side=1)
 
     async def check(self) -> list[Check]:
         """Whether the folder can be read, or the repository fetched, and holds something to quote."""

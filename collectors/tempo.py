@@ -18,11 +18,12 @@ import httpx
 from pydantic import BaseModel, Field, JsonValue
 
 from collectors import _otlp as otlp
-from collectors._budget import Budget, env
+from collectors._budget import env
 from collectors._http import Api, Params, checked, clock_check, parsed
-from collectors._jobs import Job, Part, gather, on_thread
+from collectors._jobs import Job, Part, on_thread
 from collectors._prometheus_family import FamilySettings, client, complete, literal, not_understood
 from collectors._queries import asked
+from collectors._source import HttpSource
 from collectors._windows import concatenated, joined, whole_periods
 from collectors.base import (
     Check,
@@ -93,15 +94,15 @@ class _Metrics(BaseModel):
 _Points = dict[float, float]  # by epoch seconds
 
 
-class TempoCollector:
+class TempoCollector(HttpSource[Settings]):
     """One tenant of one Tempo, read-only."""
 
     name = "tempo"
 
     def __init__(self, clock: Clock, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
         """``transport`` replaces the network. ``settings`` must hold the URL."""
-        self._clock, self._settings = clock, settings
-        self.timeout_s = settings.timeout_s
+        super().__init__(settings)
+        self._clock = clock
         self._api = Api(
             "Tempo",
             client(settings, auth=None, transport=transport),
@@ -112,17 +113,10 @@ class TempoCollector:
         self._trace_v2: bool | None = None  # whether traces are read by version 2 of the API; None: not known yet
         self._metrics = settings.metrics  # whether Tempo counts
 
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._api.aclose()
-
     async def collect(self, scope: Scope) -> Telemetry:
         """Rates and traces of every target, the alerted service first. Raises CollectorError."""
-        budget = Budget(self.name, self._settings, scope.within_s)
         traces = otlp.Traces(self.name, scope)
-        return traces.completed(
-            await gather(self._jobs(scope, traces), side_by_side=SIDE_BY_SIDE, budget=budget, scope=scope)
-        )
+        return traces.completed(await self._gathered(scope, self._jobs(scope, traces), side_by_side=SIDE_BY_SIDE))
 
     def _jobs(self, scope: Scope, traces: otlp.Traces) -> Iterator[tuple[str, Job]]:
         for target in scope.targets:
@@ -224,7 +218,7 @@ class TempoCollector:
     async def measure(self, refs: Sequence[SeriesRef], window: Window) -> list[Series]:
         """The refs' queries over another window. Raises CollectorError."""
         mine = [ref for ref in refs if ref.source == self.name]
-        part = Part(self.name, "effect", Budget(self.name, self._settings))
+        part = self._part("effect")
         found: list[Series] = []
         for query in dict.fromkeys(ref.query for ref in mine):
             found += await self._series(part, query, mine, window)

@@ -28,9 +28,10 @@ import boto3
 from botocore.config import Config
 from pydantic import Field
 
-from collectors._budget import Budget, SourceSettings, env
+from collectors._budget import SourceSettings, env
 from collectors._http import checked, clock_check
-from collectors._jobs import Job, Part, gather
+from collectors._jobs import Job, Part
+from collectors._source import Source
 from collectors.aws import alarms, changes, cloudwatch, ecs, logs_insights, xray
 from collectors.aws._calls import Clients, allowed, call
 from collectors.aws.sessions import session_for
@@ -79,21 +80,20 @@ def clients_of(session: boto3.Session, endpoint_url: str | None = None) -> Clien
     )
 
 
-class AwsCollector:
+class AwsCollector(Source[Settings]):
     """One AWS account and region, read-only."""
 
     name = "aws"
 
     def __init__(self, clock: Clock, clients: Clients, settings: Settings, log_groups: Sequence[str] = ()) -> None:
         """``log_groups``: those of the catalogue, whose existence ``check`` looks at."""
-        self._clock, self._clients, self._settings = clock, clients, settings
-        self.timeout_s = settings.timeout_s
+        super().__init__(settings)
+        self._clock, self._clients = clock, clients
         self._log_groups = log_groups
 
     async def collect(self, scope: Scope) -> Telemetry:
         """The alarm, and what every target that the catalogue ties to AWS shows. Raises CollectorError."""
-        budget = Budget(self.name, self._settings, scope.within_s)
-        found = await gather(self._jobs(scope), side_by_side=SIDE_BY_SIDE, budget=budget, scope=scope)
+        found = await self._gathered(scope, self._jobs(scope), side_by_side=SIDE_BY_SIDE)
         return found.model_copy(update={"changes": tuple(changes.told_once(found.changes))})
 
     def _jobs(self, scope: Scope) -> Iterator[tuple[str, Job]]:
@@ -102,7 +102,7 @@ class AwsCollector:
 
     async def measure(self, refs: Sequence[SeriesRef], window: Window) -> list[Series]:
         """The refs' queries over another window. Raises CollectorError."""
-        part = Part(self.name, "metrics", Budget(self.name, self._settings))
+        part = self._part("metrics")
         mine = [ref for ref in refs if ref.source == self.name]
         counts = [ref for ref in mine if logs_insights.reads(ref)]
         metrics = [ref for ref in mine if ref not in counts]
