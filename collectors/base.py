@@ -115,6 +115,27 @@ class Edge(Model):
     caller: str
     callee: str
     source: str
+    asynchronous: bool = Field(default=False, description="A message or an event: the caller does not wait")
+    callee_kind: Literal["", "service", "database", "cache", "queue", "external"] = Field(
+        default="", description="What the callee is, where the source knows"
+    )
+
+
+Measures = Literal[
+    "",
+    "error",  # failures, counted or as a share
+    "success",  # the other way round: availability, healthy hosts
+    "latency",
+    "saturation",  # how much of a resource is used
+    "host",  # the same of the machine, which others use too
+    "backlog",  # work that waits
+    "loss",  # of money or customers
+    "earnings",
+    "requests",  # calls that came in
+    "traffic",  # bytes, messages, rows: how much passes
+    "unknown",
+]
+"""What a metric measures, whatever its name; empty: told from its name."""
 
 
 class Symptom(Model):
@@ -178,6 +199,7 @@ class SeriesRef(Model):
     statistic: str = Field(default="avg", description="avg, sum, max, p95, …")
     unit: str = ""
     query: str = Field(description="The query in the source's own language")
+    measures: Measures = ""
 
 
 class Series(Model):

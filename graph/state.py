@@ -12,7 +12,7 @@ from typing import Any, Literal, NotRequired
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 from typing_extensions import TypedDict  # pydantic asks for it below Python 3.12
 
-from collectors.base import Document, Gap, Scope, SeriesRef, Window
+from collectors.base import Document, Edge, Gap, Scope, SeriesRef, Window
 from executors.base import Risk
 
 Choice = Literal["1", "2", "3", "manual", "re_analyze"]
@@ -69,7 +69,7 @@ def storable(value: Any) -> Any:
 
 # --- evidence ---
 
-FindingKind = Literal["metric", "log", "trace", "change", "status", "topology"]
+FindingKind = Literal["metric", "log", "trace", "change", "status", "topology", "knowledge"]
 
 
 class Finding(Model):
@@ -94,6 +94,9 @@ class Finding(Model):
         default="up", description="Which way is bad: errors up, success rate down, traffic neither"
     )
     points: tuple[tuple[float, float], ...] = Field(default=(), description="(epoch seconds, value), thinned to draw")
+    band: tuple[float, float] | None = Field(default=None, description="Where the values usually lie, low and high")
+    query: str = Field(default="", description="What was asked, in the source's own language")
+    instance: str = Field(default="", description="Pod, task or host, if only that one is concerned")
 
 
 class Hop(Model):
@@ -104,6 +107,7 @@ class Hop(Model):
     structural: bool = Field(description="The edge exists in the topology")
     statistical: bool = Field(description="Both ends deviate")
     temporal: bool = Field(description="The cause does not start later than its effect")
+    asynchronous: bool = Field(default=False, description="The effect does not wait for the cause's answer")
 
 
 class Suspect(Model):
@@ -114,6 +118,11 @@ class Suspect(Model):
     findings: tuple[str, ...] = Field(description="Ids of the findings that speak for it")
     path: tuple[Hop, ...] = Field(default=(), description="From this component to the alerted service")
     why: str = ""
+    kind: str = Field(default="", description="service, database, cache, queue or external, where a source knows")
+    instances: tuple[str, ...] = Field(default=(), description="Pods, tasks or hosts, if only these are in trouble")
+    change: str | None = Field(default=None, description="Id of the finding of the change that may have caused it")
+    affected: tuple[str, ...] = Field(default=(), description="What depends on it and deviates too, nearest first")
+    reasons: tuple[str, ...] = Field(default=(), description="How the score came about, one step a line")
 
 
 class ImpactFigure(Model):
@@ -124,6 +133,16 @@ class ImpactFigure(Model):
     unit: str
     window: str = Field(description="Over which time")
     evidence: tuple[str, ...] = ()
+
+
+class Assessment(Model):
+    """Is anything wrong at all, and how far can the first suspect be believed? Computed, never a model's opinion."""
+
+    state: Literal["incident", "recovered", "no_incident", "not_enough_data"]
+    trouble: float = Field(ge=0.0, le=1.0, description="How sure it is that anything is wrong")
+    certainty: float = Field(ge=0.0, le=1.0, description="Calibrated chance that the first suspect is the cause")
+    abstains: bool = Field(description="Too unsure to name a cause: suspects are leads, no more")
+    why: str = ""
 
 
 class LookedAt(Model):
@@ -144,6 +163,10 @@ class Evidence(Model):
     gaps: tuple[Gap, ...] = ()
     documents: tuple[Document, ...] = Field(default=(), description="Sections of runbooks that fit; not evidence")
     looked_at: LookedAt | None = None
+    assessment: Assessment | None = None
+    causes: tuple[str, ...] = Field(default=(), description="Suspects that explain the trouble only together")
+    unlisted: int = Field(default=0, ge=0, description="Findings too dull to list")
+    edges: tuple[Edge, ...] = Field(default=(), description="Who calls whom, around the suspects")
 
     def finding(self, eid: str) -> Finding | None:
         """The finding of that id, if there is one."""

@@ -44,6 +44,10 @@ class Deviation:
     ref: SeriesRef | None = None
     worse: Worse = "up"
     points: tuple[tuple[float, float], ...] = ()
+    band: tuple[float, float] | None = None
+    query: str = ""
+    instance: str = ""
+    harm: float = 0.0  # requests that failed, or seconds that were lost, beyond the usual; 0 if not known
 
 
 def rate(hits: float, calls: float) -> tuple[float, float]:
