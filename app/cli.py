@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+    from rich.console import Console
 
     from app.connect import Connector
     from app.db import Connection
@@ -24,11 +25,14 @@ app = typer.Typer(
 keys = typer.Typer(help="API keys: create, list, revoke.", no_args_is_help=True)
 import_ = typer.Typer(help="Make a bundle from somebody's recorded telemetry.", no_args_is_help=True)
 connect = typer.Typer(help="Connect a sender of alerts, and wait until its first delivery came.", no_args_is_help=True)
+eval_ = typer.Typer(help="Rank recorded incidents as production does, and write or compare.", no_args_is_help=True)
 app.add_typer(connect, name="connect")
 app.add_typer(keys, name="keys")
 app.add_typer(import_, name="import")
+app.add_typer(eval_, name="eval")
 
 RoleName = Literal["viewer", "responder", "admin"]
+Out = Annotated[Path, typer.Option(help="JSON file to write: the suspects of each case, best first")]
 PublicUrl = Annotated[
     str, typer.Option("--url", help="Where vendors reach the service, if not at AUTOPILOT_PUBLIC_URL")
 ]
@@ -287,6 +291,102 @@ def import_nezha(
     typer.echo(f"Bundle: {nezha.import_case(source, case, target)}")
 
 
+@eval_.command("petshop")
+def eval_petshop(
+    directory: Annotated[Path, typer.Argument(help="The folder that holds the scenarios", metavar="DIR")],
+    out: Out,
+    split: Annotated[Literal["train", "test", "all"], typer.Option(help="Which issues")] = "all",
+    scenarios: Annotated[str, typer.Option(help="Some of them, with commas; default: all four")] = "",
+) -> None:
+    """Rank every issue of the PetShop data set. Exit code 1: something was missing or left out."""
+    from app import evaluation, petshop
+
+    with _bad_input():
+        evaluation.check_out(out)
+        splits = petshop.SPLITS if split == "all" else (split,)
+        issues, absent = petshop.issues(directory, _listed(scenarios) or petshop.SCENARIOS, splits)
+        with evaluation.progress("petshop", len(issues)) as (count, tell):
+            for part in absent:
+                tell(f"{part}: not there, skipped")
+            missing: list[str] = []
+            done = evaluation.counted(petshop.outcomes(issues, missing), count, tell)
+        evaluation.write(out, done)
+    _say("; ".join([f"petshop: {evaluation.summary(done)}", *missing]) + f" -> {out}")
+    raise typer.Exit(int(bool(missing) or any(one.complaint for one in done)))
+
+
+@eval_.command("nezha")
+def eval_nezha(
+    source: Annotated[Path, typer.Argument(help="The .tar.xz, or the folder it unpacks to", metavar="DIR_OR_ARCHIVE")],
+    out: Out,
+    days: Annotated[str, typer.Option(help="e.g. 2023-01-29,2023-01-30; default: all there are")] = "",
+    minute: Annotated[int, typer.Option(help="Which minute after the injection is looked at", min=0, max=60)] = 2,
+    jobs: Annotated[int | None, typer.Option(help="Processes; default: one for each core", min=1)] = None,
+) -> None:
+    """Rank every fault of the Nezha TrainTicket data set. Exit code 1: a case could not be read and is left out."""
+    import os
+
+    from app import evaluation, nezha
+
+    with _bad_input():
+        evaluation.check_out(out)
+        with (
+            evaluation.progress("nezha") as (count, tell),
+            nezha.unpacked(source, _listed(days)) as (root, cases),
+        ):
+            processes = min(jobs or os.cpu_count() or 1, len(cases))
+            done = evaluation.counted(nezha.outcomes(root, cases, minute, processes), count, tell)
+        evaluation.write(out, done)
+    _say(f"nezha, minute {minute}: {evaluation.summary(done)} -> {out}")
+    raise typer.Exit(int(any(one.complaint for one in done)))
+
+
+@eval_.command("scenarios")
+def eval_scenarios(
+    directory: Annotated[Path, typer.Argument(help="A folder of bundles, e.g. tests/scenarios", metavar="DIR")],
+    out: Annotated[Path | None, typer.Option(help="JSON file: the suspects of each folder, best first")] = None,
+) -> None:
+    """Rank every bundle in a folder, and compare. Exit code 1: an expected cause was not first, or not readable."""
+    from app import evaluation
+
+    with _bad_input():
+        if out:
+            evaluation.check_out(out)
+        found = evaluation.bundles(directory)
+        with evaluation.progress("scenarios", len(found)) as (count, tell):
+            done = evaluation.scenarios(found, count, tell)
+        if out:
+            evaluation.write(out, [one.outcome for one in done])
+    _page().print(evaluation.table(done))
+    summary = evaluation.summary([one.outcome for one in done])
+    _say(f"scenarios: {summary}; {evaluation.shares(done)}" + (f" -> {out}" if out else ""))
+    raise typer.Exit(int(any(one.outcome.complaint or (one.expected and one.rank != 1) for one in done)))
+
+
+@app.command("rank")
+def rank_bundle(
+    bundle: Annotated[Path, typer.Argument(help="The folder of a recorded incident")],
+    explain: Annotated[bool, typer.Option("--explain", help="Also how each suspect's score came about")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the evidence as JSON")] = False,
+    svg: Annotated[Path | None, typer.Option(help="A folder for the pictures: findings and topology")] = None,
+) -> None:
+    """Say what is wrong in a recorded incident: findings, suspects and their causal paths. No LLM, no database."""
+    from app import evaluation, ranking_report
+    from collectors.replay import load_bundle
+
+    with _bad_input():
+        case = evaluation.Case.of(load_bundle(bundle))
+        evidence = case.ranked()
+        pictures = ranking_report.draw(evidence, case.alert.service, svg) if svg else 0
+    if as_json:
+        typer.echo(evidence.model_dump_json(indent=2))
+    else:
+        for part in ranking_report.parts(evidence, case.alert, explain=explain):
+            _page().print(part)
+    if svg:
+        typer.echo(f"{pictures} pictures: {svg}", err=True)
+
+
 # --- shared by the commands ---
 
 
@@ -325,9 +425,36 @@ def _connect(url: str, wait_s: float, create: "Callable[[str], Connector]") -> N
     connect(settings, connector, wait_s, _say)
 
 
-def _say(text: str) -> None:
+def _say(text: str, *, err: bool = False) -> None:
     """Print what may hold words of strangers: nothing in it moves the cursor."""
-    typer.echo("".join(c if c.isprintable() or c == "\n" else " " for c in text))
+    typer.echo("".join(c if c.isprintable() or c == "\n" else " " for c in text), err=err)
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    """The names between the commas, each once."""
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def _page() -> "Console":
+    """100 columns, in a terminal and in a pipe."""
+    from rich.console import Console
+
+    return Console(width=100, highlight=False)
+
+
+@contextlib.contextmanager
+def _bad_input() -> Iterator[None]:
+    """What was given cannot be read: a sentence, and exit code 2."""
+    from app.evaluation import EvaluationError
+    from app.nezha import NezhaError
+    from app.petshop import PetshopError
+    from collectors.replay import BundleError
+
+    try:
+        yield
+    except (BundleError, EvaluationError, NezhaError, PetshopError) as error:
+        _say(f"autopilot: {error}", err=True)
+        raise typer.Exit(2) from None
 
 
 def _check(settings: "Settings") -> None:

@@ -17,16 +17,22 @@ import re
 import tarfile
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property, partial
+from itertools import islice
+from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
 
 from pydantic import JsonValue
 
+from app.evaluation import Case, Outcome, outcome
 from collectors.base import Edge, Level, LogLine, Series, SeriesRef, Span, Window, utc
-from collectors.replay import Manifest, write_bundle
+from collectors.replay import Bundle, Manifest, write_bundle
 
 MINUTE = 2
 _CASE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
@@ -82,30 +88,139 @@ def _injected(case_id: str) -> datetime:
 
 
 def _import(root: Path, injected: datetime, minute: int, out: Path) -> Path:
-    day = f"{injected:%Y-%m-%d}"
-    normal = Minute.read(root / "construct_data" / day, _construct_minute(root, day))
-    fault = Minute.read(root / "rca_data" / day, f"{injected + timedelta(minutes=minute):%H_%M}")
-    entry = _entry_service(normal)
-    series = list(_metrics(root / "rca_data" / day / "metric", entry, (normal.window, fault.window)))
-    incident, baseline = _holding(fault.window, series), _holding(normal.window, series)
-    manifest = Manifest(
-        title=f"TrainTicket, {incident.start:%Y-%m-%d %H:%M} UTC",
-        recorded_from=f"Nezha TrainTicket data, {day}",
-        incident=incident,
-        baseline=(baseline,),
-    )
+    bundle = Day.read(root, _date(injected)).bundle(injected, minute)
     try:
         return write_bundle(
             out,
-            manifest,
-            _alert(entry, incident.start),
-            logs=(line for half in (normal, fault) for line in half.logs),
-            series=series,
-            spans=(span for half in (normal, fault) for span in half.spans()),
-            edges=_edges((normal, fault)),
+            bundle.manifest,
+            bundle.alert,
+            logs=bundle.logs,
+            series=bundle.series,
+            spans=bundle.spans,
+            edges=bundle.edges,
         )
     except OSError as error:
         raise NezhaError(f"{out} cannot be written: {error.strerror}") from None
+
+
+def _date(injected: datetime) -> str:
+    return f"{injected:%Y-%m-%d}"
+
+
+@dataclass(frozen=True)
+class Day:
+    """What all faults of one day share: its construct minute, where requests come in, the metrics of the day."""
+
+    root: Path
+    date: str
+    normal: "Minute"
+    entry: str
+    metrics: Sequence["PodMetrics"]
+
+    @classmethod
+    def read(cls, root: Path, date: str) -> "Day":
+        """Raises NezhaError."""
+        normal = Minute.read(root / "construct_data" / date, _construct_minute(root, date))
+        return cls(root, date, normal, _entry_service(normal), _day_metrics(root / "rca_data" / date / "metric"))
+
+    def bundle(self, injected: datetime, minute: int) -> Bundle:
+        """The fault of that injection, seen so many minutes later. Raises NezhaError."""
+        stamp = f"{injected + timedelta(minutes=minute):%H_%M}"
+        fault = Minute.read(self.root / "rca_data" / self.date, stamp)
+        halves = (self.normal, fault)
+        windows = [half.window for half in halves]
+        series = [one for pod in self.metrics for one in pod.series(self.entry, windows)]
+        baseline, incident = (_holding(window, series) for window in windows)
+        manifest = Manifest(
+            title=f"TrainTicket, {incident.start:%Y-%m-%d %H:%M} UTC",
+            recorded_from=f"Nezha TrainTicket data, {self.date}",
+            incident=incident,
+            baseline=(baseline,),
+        )
+        return Bundle(
+            manifest=manifest,
+            alert=_alert(self.entry, incident.start),
+            logs=tuple(line for half in halves for line in half.logs),
+            series=tuple(series),
+            spans=tuple(span for half in halves for span in half.spans),
+            edges=tuple(_edges(halves)),
+        )
+
+
+# --- evaluation ---------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def unpacked(archive_or_dir: Path, days: Sequence[str]) -> Iterator[tuple[Path, list[str]]]:
+    """A folder with the data of these days (none named: all), and the ids of their faults. Raises NezhaError."""
+    with _extracted(archive_or_dir, _of_days(days)) as root:
+        ids = sorted(_case_ids(root))
+        there = sorted({case[:10] for case in ids})
+        if not there:
+            dates = f" of {', '.join(days)}" if days else ""
+            raise NezhaError(f"{archive_or_dir} holds no list of faults{dates} (rca_data/DATE/DATE-fault_list.json)")
+        if absent := sorted(set(days) - set(there)):
+            raise NezhaError(f"{archive_or_dir} has no faults of {absent[0]}; it has: {', '.join(there)}")
+        yield root, [case for case in ids if not days or case[:10] in days]
+
+
+def _of_days(days: Sequence[str]) -> Callable[[PurePosixPath], bool]:
+    def wanted(path: PurePosixPath) -> bool:
+        if len(path.parts) < 3:
+            return False
+        of_day = not days or path.parts[1] in days
+        kinds = ("log", "trace", "metric") if path.parts[0] == "rca_data" else ("log", "trace")
+        data = path.suffix == ".csv" and path.parent.name in kinds
+        return of_day and (data or path.name.endswith("-fault_list.json"))
+
+    return wanted
+
+
+def outcomes(root: Path, ids: Sequence[str], minute: int, jobs: int) -> Iterator[Outcome]:
+    """Each fault ranked, as soon as it is, on so many cores; a day's construct minute is read once in each process.
+
+    Raises NezhaError.
+    """
+    # spawned, not forked: a progress bar's thread may hold a lock at any time
+    pool = ProcessPoolExecutor(jobs, get_context("spawn"), _start, (root,))
+    try:
+        for done in as_completed([pool.submit(_outcome, case, minute) for case in ids]):
+            yield done.result()
+    except BrokenProcessPool:
+        raise NezhaError("a process died, probably for lack of memory; try again with fewer --jobs") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def case(root: Path, case_id: str, minute: int = MINUTE) -> Case:
+    """One fault of an unpacked data set. Raises NezhaError."""
+    return _Days(root).case(case_id, minute)
+
+
+class _Days:
+    """The last day that was read, in a process of the pool."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._day: Day | None = None
+
+    def case(self, case_id: str, minute: int) -> Case:
+        injected = _injected(case_id)
+        if self._day is None or self._day.date != _date(injected):
+            self._day = Day.read(self._root, _date(injected))
+        return Case.of(self._day.bundle(injected, minute))
+
+
+_days: _Days
+
+
+def _start(root: Path) -> None:
+    global _days
+    _days = _Days(root)
+
+
+def _outcome(case_id: str, minute: int) -> Outcome:
+    return outcome(case_id, partial(_days.case, case_id, minute), NezhaError)
 
 
 # --- archive ------------------------------------------------------------------------------------------------
@@ -155,9 +270,12 @@ def _case_ids(root: Path) -> set[str]:
 
 def _inject_times(file: Path) -> list[str]:
     try:
-        return [fault["inject_time"] for faults in json.loads(file.read_bytes()).values() for fault in faults]
-    except (ValueError, AttributeError, TypeError, KeyError):
-        raise NezhaError(f"{file} is no list of faults") from None
+        times = [fault["inject_time"] for faults in json.loads(file.read_bytes()).values() for fault in faults]
+    except (ValueError, AttributeError, TypeError, KeyError, RecursionError):
+        times = [None]
+    if not all(isinstance(one, str) for one in times):
+        raise NezhaError(f"{file} is no list of faults")
+    return times
 
 
 def _construct_minute(root: Path, day: str) -> str:
@@ -183,7 +301,7 @@ class Minute:
     def read(cls, directory: Path, stamp: str) -> "Minute":
         """Raises NezhaError."""
         logs = sorted(_log_lines(directory / "log" / f"{stamp}_log.csv"), key=lambda line: line[0])
-        rows = [row for row in _rows(directory / "trace" / f"{stamp}_trace.csv", 8) if row[5].isdigit()]
+        rows = [row for row in _rows(directory / "trace" / f"{stamp}_trace.csv", 8) if _is_time(row[5], row[6])]
         if not rows:
             raise NezhaError(f"{directory}: minute {stamp} has no spans")
         one = cls(logs=[line for _, line in logs], rows=rows)
@@ -205,8 +323,12 @@ class Minute:
             if row[2] in self.service:
                 yield self.service[row[2]], self.service[row[1]], row[2]
 
-    def spans(self) -> Iterator[Span]:
+    @cached_property
+    def spans(self) -> tuple[Span, ...]:
         """The spans; the data has no status, so ``error`` stays empty."""
+        return tuple(self._spans())
+
+    def _spans(self) -> Iterator[Span]:
         for trace_id, span_id, parent, pod, operation, start, end, *_ in self.rows:
             service, caller = self.service[span_id], self.service.get(parent)
             peer = self.callee.get(span_id, "")
@@ -225,6 +347,11 @@ class Minute:
             )
 
 
+def _is_time(*texts: str) -> bool:
+    """Nanoseconds since 1970, before 2286: 19 digits."""
+    return all(text.isdecimal() and len(text) <= 19 for text in texts)
+
+
 def service_of(pod: str) -> str:
     """``ts-seat-service-5c95b49cff-tdsdz`` is a pod of ``ts-seat-service``."""
     return pod.rsplit("-", 2)[0]
@@ -232,12 +359,20 @@ def service_of(pod: str) -> str:
 
 def _rows(path: Path, fields: int) -> Iterator[list[str]]:
     """The rows after the header that have at least so many fields; torn rows carry more, and are kept."""
+    return (row for row in islice(_table(path), 1, None) if len(row) >= fields)
+
+
+def _table(path: Path) -> Iterator[list[str]]:
+    """The header and all rows. Raises NezhaError."""
     if not path.is_file():
         raise NezhaError(f"{path} is missing")
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        reader = csv.reader(file)
-        next(reader, None)
-        yield from (row for row in reader if len(row) >= fields)
+    try:
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            yield from csv.reader(file)
+    except OSError as error:
+        raise NezhaError(f"{path} cannot be read: {error.strerror}") from None
+    except csv.Error as error:
+        raise NezhaError(f"{path} is no readable CSV: {error}") from None
 
 
 def _log_lines(path: Path) -> Iterator[tuple[str, LogLine]]:
@@ -249,7 +384,7 @@ def _log_lines(path: Path) -> Iterator[tuple[str, LogLine]]:
             head = _HEAD.match(record["log"].rstrip("\n"))
             moment = datetime.fromisoformat(at)
             moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)  # a few rows lack the Z of all others
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             continue
         yield (
             _sortable(at),
@@ -301,28 +436,41 @@ def _alert(entry: str, at: datetime) -> dict[str, JsonValue]:
 # --- metrics ------------------------------------------------------------------------------------------------
 
 
-def _metrics(directory: Path, entry: str, windows: Sequence[Window]) -> Iterator[Series]:
+@dataclass(frozen=True)
+class PodMetrics:
+    """One metric file: its columns, and its rows by their stamp in epoch seconds."""
+
+    path: Path
+    columns: Sequence[str]
+    rows: Mapping[int, Sequence[str]]
+
+    @classmethod
+    def read(cls, path: Path) -> "PodMetrics":
+        """Raises NezhaError."""
+        rows = _table(path)
+        head = next(rows, [])
+        if "TimeStamp" not in head:
+            raise NezhaError(f"{path} has no column TimeStamp")
+        stamp = head.index("TimeStamp")
+        return cls(path, head, {int(row[stamp]): row for row in rows if len(row) > stamp and _is_time(row[stamp])})
+
+    def series(self, entry: str, windows: Sequence[Window]) -> Iterator[Series]:
+        """What it tells of these windows."""
+        rows = [(float(at), row) for at, row in sorted(self.rows.items()) if _covered(at, windows)]
+        for index, name in enumerate(self.columns):
+            if name in _NOT_METRICS:
+                continue
+            points = [(at, value) for at, row in rows if (value := _number(row[index : index + 1])) is not None]
+            if points:
+                epoch_s, values = zip(*points, strict=True)
+                yield Series(ref=_ref(self.path, name, entry), epoch_s=epoch_s, values=values)
+
+
+def _day_metrics(directory: Path) -> list[PodMetrics]:
     files = sorted(directory.glob("*.csv"))
     if not files:
         raise NezhaError(f"{directory} holds no metric files")
-    for path in files:
-        yield from _file_series(path, entry, windows)
-
-
-def _file_series(path: Path, entry: str, windows: Sequence[Window]) -> Iterator[Series]:
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file, restkey="_torn")
-        rows = {
-            int(row["TimeStamp"]): row
-            for row in reader
-            if (row["TimeStamp"] or "").isdigit() and _covered(int(row["TimeStamp"]), windows)
-        }
-        names = [name for name in reader.fieldnames or () if name not in _NOT_METRICS]
-    for name in names:
-        points = [(float(at), value) for at, row in sorted(rows.items()) if (value := _number(row[name])) is not None]
-        if points:
-            epoch_s, values = zip(*points, strict=True)
-            yield Series(ref=_ref(path, name, entry), epoch_s=epoch_s, values=values)
+    return [PodMetrics.read(path) for path in files]
 
 
 def _covered(stamp: int, windows: Iterable[Window]) -> bool:
@@ -337,10 +485,10 @@ def _holding(window: Window, series: Sequence[Series]) -> Window:
     return Window(start=window.start, end=max(window.end, utc(end + 1)))
 
 
-def _number(text: str | None) -> float | None:
-    """None for what is no finite number."""
+def _number(cell: Sequence[str]) -> float | None:
+    """None for what is no finite number, or not there."""
     try:
-        number = float(text or "nan")
+        number = float(cell[0] if cell else "nan")
     except ValueError:
         return None
     return number if abs(number) < float("inf") else None

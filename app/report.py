@@ -1,16 +1,19 @@
 """Incident -> report, as JSON and as markdown. Pure: it reads nothing, it only arranges."""
 
 import re
-from collections.abc import Mapping, Sequence
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 from urllib.parse import quote
 
 from pydantic import BaseModel, Field
 
-from collectors.base import Document, Gap
+from collectors.base import Document, Edge, Gap
+from graph.pictures import blamed, finding_chart, topology_picture
 from graph.state import (
     ActionOption,
+    Assessment,
     Evidence,
     Execution,
     Finding,
@@ -23,6 +26,15 @@ from graph.state import (
     Suspect,
     Verification,
 )
+
+MAX_CHARTS = 4  # in the markdown report: more evidence is read, not looked at
+MAX_EMBEDDED = 60_000  # characters of pictures in the markdown report, as many viewers cut long pages
+STATES = {
+    "incident": "something is wrong",
+    "recovered": "it was wrong and has recovered",
+    "no_incident": "nothing is wrong",
+    "not_enough_data": "there is not enough data to tell",
+}
 
 
 class DecisionMade(BaseModel):
@@ -78,8 +90,12 @@ class Report(BaseModel):
     alert_count: int = 0
     alerts: tuple[AlertOf, ...] = Field(default=(), description="The first of its alerts, oldest first")
     root_cause: RootCause | None = None
+    assessment: Assessment | None = Field(default=None, description="Is anything wrong, and how sure is the cause?")
     suspects: tuple[Suspect, ...] = ()
+    causes: tuple[str, ...] = Field(default=(), description="Suspects that explain the trouble only together")
+    edges: tuple[Edge, ...] = Field(default=(), description="Who calls whom, around the suspects")
     evidence: tuple[Finding, ...] = ()
+    unlisted: int = Field(default=0, description="Findings too dull to list")
     evidence_digest: str = ""
     path: tuple[Hop, ...] = ()
     impact: tuple[ImpactFigure, ...] = ()
@@ -97,6 +113,21 @@ class Report(BaseModel):
     def waits(self) -> bool:
         """Its investigation has not begun: the budget or a silence holds it back."""
         return self.status == "received" and self.admitted_at is None
+
+    @property
+    def blamed(self) -> tuple[Suspect, ...]:
+        """All causes if they are several, else the first suspect; empty if there is none."""
+        return blamed(self)
+
+    @property
+    def affected(self) -> tuple[str, ...]:
+        """What depends on them and deviates too, nearest first."""
+        return tuple(dict.fromkeys(name for s in self.blamed for name in s.affected))
+
+    @property
+    def charted(self) -> tuple[Finding, ...]:
+        """The findings with values over time, most informative first."""
+        return tuple(f for f in self.evidence if f.points)
 
 
 def build(
@@ -133,7 +164,11 @@ def build(
             )
         },
         root_cause=root_cause,
+        assessment=evidence.assessment if evidence else None,
         suspects=evidence.suspects if evidence else (),
+        causes=evidence.causes if evidence else (),
+        edges=evidence.edges if evidence else (),
+        unlisted=evidence.unlisted if evidence else 0,
         evidence=evidence.findings if evidence else (),
         evidence_digest=evidence.digest if evidence else "",
         path=root_cause.path if root_cause else (),
@@ -162,8 +197,22 @@ def _but(row: Mapping[str, Any], left_out: str) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name != left_out}
 
 
-def markdown(report: Report) -> str:
-    """The same report for people."""
+def topology(report: Report, *, language: str = "en", inline: bool = False) -> str:
+    """The topology as SVG; empty where nobody knows who calls whom and nothing is suspected."""
+    if not report.edges and not report.suspects:
+        return ""
+    return topology_picture(report, report.service, language=language, inline=inline)
+
+
+def chart(report: Report, finding: Finding, *, language: str = "en", inline: bool = False) -> str:
+    """A finding's values over time as SVG; empty where it has none."""
+    if not finding.points:
+        return ""
+    return finding_chart(finding, report.looked_at, report.evidence, language=language, inline=inline)
+
+
+def markdown(report: Report, *, embed: bool = True, address: str = "") -> str:
+    """The same report for people, with pictures: as data in it, else as links to the API at ``address``."""
     parts = [
         f"# {_inline(report.title)}",
         f"`{report.incident_id}` · {_inline(report.service)} · {_inline(report.environment)} · {report.severity} · "
@@ -171,7 +220,9 @@ def markdown(report: Report) -> str:
         + (f" ({_inline(report.status_reason)})" if report.status_reason else "")
         + f"\n\nOccurred {_time(report.occurred_at)}.",
         _alerts(report),
+        _assessment(report),
         _root_cause(report),
+        _pictures(report) if embed else _links(report, address),
         _impact(report),
         _evidence(report),
         _runbooks(report),
@@ -204,6 +255,23 @@ def _alerts(report: Report) -> str:
             *(("", f"Came back after a recovery: {report.flaps}x") if report.flaps else ()),
         ]
     )
+
+
+def _assessment(report: Report) -> str:
+    said = report.assessment
+    if said is None:
+        return ""
+    why = f" {_inline(said.why)}" if said.why else ""
+    lines = ["## Assessment", "", f"Computed: **{STATES[said.state]}** ({said.trouble:.0%} sure).{why}"]
+    if said.abstains:
+        lines += ["", "**Not sure of the cause.** The suspects are leads, no more."]
+    elif report.suspects:
+        lines += ["", f"The first suspect is the cause with a chance of {said.certainty:.0%}."]
+    if len(report.blamed) > 1:
+        lines += ["", f"Only together they explain it: {', '.join(_inline(s.component) for s in report.blamed)}."]
+    if report.affected:
+        lines += ["", f"Affected: {', '.join(map(_inline, report.affected))}."]
+    return "\n".join(lines)
 
 
 def _root_cause(report: Report) -> str:
@@ -240,6 +308,44 @@ def _hop(hop: Hop) -> str:
     return f"{_inline(hop.cause)} -> {_inline(hop.effect)} ({', '.join(held) or 'no check holds'})"
 
 
+def _pictures(report: Report) -> str:
+    """The topology and the first charts, as many as fit."""
+    images: list[str] = []
+    room = MAX_EMBEDDED
+    for alt, drawn in _drawn(report):
+        image = f"![{_inline(alt)}](data:image/svg+xml;base64,{b64encode(drawn.encode()).decode()})"
+        if len(image) <= room:
+            images.append(image)
+            room -= len(image)
+    return "\n\n".join(["## Pictures", *images]) if images else ""
+
+
+def _drawn(report: Report) -> Iterator[tuple[str, str]]:
+    """Alternative text and SVG."""
+    if drawn := topology(report):
+        yield f"Topology around {report.service}: {_course(report)}", drawn
+    for finding in report.charted[:MAX_CHARTS]:
+        yield f"{finding.id}: {finding.summary}", chart(report, finding)
+
+
+def _course(report: Report) -> str:
+    """The path of the first suspect in words."""
+    first = report.suspects[0] if report.suspects else None
+    if first is None:
+        return "no suspect"
+    return " -> ".join([first.component, *(h.effect for h in first.path)])
+
+
+def _links(report: Report, address: str) -> str:
+    pictures = f"{address.rstrip('/')}/incidents/{quote(report.incident_id, safe='')}/pictures"
+    lines = [f"- [topology]({_target(f'{pictures}/topology.svg')})"] if topology(report) else []
+    lines += [
+        f"- [{_inline(f.id)}]({_target(f'{pictures}/{f.id}.svg')}): {_inline(f.component)} {_inline(f.signal)}"
+        for f in report.charted[:MAX_CHARTS]
+    ]
+    return "\n".join(["## Pictures", "", *lines]) if lines else ""
+
+
 def _impact(report: Report) -> str:
     if not report.impact:
         return ""
@@ -261,6 +367,8 @@ def _evidence(report: Report) -> str:
         )
         if finding.excerpt:
             lines += ["", *_block(finding.excerpt, 6), ""]
+    if report.unlisted:
+        lines += ["", f"and {report.unlisted} more that say little"]
     return "\n".join([*lines, "", *_looked_at(report), f"Snapshot sha256 `{report.evidence_digest}`"])
 
 

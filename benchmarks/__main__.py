@@ -11,7 +11,19 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from app.embedded_postgres import EmbeddedPostgres
-from benchmarks import collection, intake, loop, masking, memory, recorded, results, startup, storm
+from benchmarks import (
+    collection,
+    intake,
+    loop,
+    masking,
+    memory,
+    ranking,
+    ranking_speed,
+    recorded,
+    results,
+    startup,
+    storm,
+)
 from benchmarks.setting import Setting, Skipped
 from tests.conftest import ROOT
 
@@ -24,6 +36,8 @@ BENCHMARKS: Mapping[str, Callable[[Setting], list[results.Table]]] = {
     "storm": storm.measure,
     "recorded": recorded.measure,
     "masking": masking.measure,
+    "ranking": ranking.measure,
+    "ranking_speed": ranking_speed.measure,
 }
 RESULTS = Path(__file__).with_name("results.md")
 NEZHA = ROOT.parent / "shared" / "data" / "nezha-trainticket-2023-01-29.tar.xz"

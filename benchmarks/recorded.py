@@ -3,7 +3,6 @@
 The labels are read here, to compare with; the product never sees them: a bundle has none.
 """
 
-import asyncio
 import json
 import os
 import tarfile
@@ -21,14 +20,12 @@ from uuid import uuid4
 import httpx
 import yaml
 
-from app import nezha
+from app import evaluation, nezha
 from app.clock import VirtualClock
 from app.demo import rehearsal_catalogue
 from benchmarks.results import Table, percentile
 from benchmarks.setting import Setting, Skipped, environment, query
-from collectors.base import Scope
-from collectors.replay import Bundle, ReplayCollector, load_bundle
-from graph.ranking import rank
+from collectors.replay import Bundle, load_bundle
 from graph.state import Alert
 from tests import processes
 from tests.conftest import TOKEN, make_key
@@ -147,20 +144,7 @@ def _all_ranked(setting: Setting, data: Path, labels: Mapping[str, Label], minut
 def _ranked(data: Path, case: str, minute: int, folder: Path, service: str) -> Ranked:
     bundle = load_bundle(nezha.import_case(data, case, folder, minute=minute))
     services = {end for edge in bundle.edges for end in (edge.caller, edge.callee)}
-    return Ranked(folder, rank_of(service, _suspects(bundle)), len(services))
-
-
-def _suspects(bundle: Bundle) -> list[str]:
-    alert = Alert.model_validate(bundle.alert)
-    scope = Scope(
-        service=alert.service,
-        occurred_at=alert.occurred_at,
-        incident=bundle.manifest.incident,
-        baseline=bundle.manifest.baseline,
-        targets=(),
-    )
-    telemetry = asyncio.run(ReplayCollector(bundle).collect(scope))
-    return [suspect.component for suspect in rank([telemetry], scope, alert).suspects]
+    return Ranked(folder, rank_of(service, evaluation.names(evaluation.ranked(bundle))), len(services))
 
 
 def _accuracy(labels: Mapping[str, Label], ranked: Mapping[str, Ranked], minute: int) -> Table:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
 
 from collectors._http import COMPLAINT, Api, Params, parsed
 from collectors._jobs import Part
-from collectors.base import CollectorError, GapReason, Query, Refused, Target, Window
+from collectors.base import Asks, CollectorError, GapReason, Query, Refused, Target, Window
 
 PER_SECOND, AT_ONCE = 20.0, 8  # Datadog's limits are mostly unpublished; its headers say which one is used up
 PAGE = 1000  # rows; the most Datadog gives at once. Searches are limited to some hundreds an hour
@@ -28,19 +28,20 @@ class Endpoint(NamedTuple):
     path: str
     scope: str  # that the application key needs
     ui: str = ""  # the page that shows the same
+    kind: Asks = ""
 
 
 VALIDATE = Endpoint("GET", "/api/v1/validate", "")
-LOGS = Endpoint("POST", "/api/v2/logs/events/search", "logs_read_data", "/logs")
-LOG_COUNTS = Endpoint("POST", "/api/v2/logs/analytics/aggregate", "logs_read_data", "/logs/analytics")
+LOGS = Endpoint("POST", "/api/v2/logs/events/search", "logs_read_data", "/logs", "logs")
+LOG_COUNTS = Endpoint("POST", "/api/v2/logs/analytics/aggregate", "logs_read_data", "/logs/analytics", "metrics")
 METRICS = Endpoint("GET", "/api/v2/metrics", "metrics_read")
-POINTS = Endpoint("POST", "/api/v2/query/timeseries", "timeseries_query", "/metric/explorer")
-SPANS = Endpoint("POST", "/api/v2/spans/events/search", "apm_read", "/apm/traces")
-TRACE = Endpoint("GET", "/api/v2/trace/{id}", "apm_read", "/apm/trace/{id}")
+POINTS = Endpoint("POST", "/api/v2/query/timeseries", "timeseries_query", "/metric/explorer", "metrics")
+SPANS = Endpoint("POST", "/api/v2/spans/events/search", "apm_read", "/apm/traces", "traces")
+TRACE = Endpoint("GET", "/api/v2/trace/{id}", "apm_read", "/apm/trace/{id}", "traces")
 DEPENDENCIES = Endpoint("GET", "/api/v1/service_dependencies", "apm_read")
-EVENTS = Endpoint("POST", "/api/v2/events/search", "events_read", "/event/explorer")
-MONITORS = Endpoint("GET", "/api/v1/monitor", "monitors_read", "/monitors/manage")
-MONITOR = Endpoint("GET", "/api/v1/monitor/{id}", "monitors_read", "/monitors/{id}")
+EVENTS = Endpoint("POST", "/api/v2/events/search", "events_read", "/event/explorer", "changes")
+MONITORS = Endpoint("GET", "/api/v1/monitor", "monitors_read", "/monitors/manage", "statuses")
+MONITOR = Endpoint("GET", "/api/v1/monitor/{id}", "monitors_read", "/monitors/{id}", "statuses")
 RELATIONS = Endpoint("GET", "/api/v2/catalog/relation", "apm_service_catalog_read", "/services")
 
 
@@ -219,6 +220,7 @@ class Session:
             end=window.end,
             took_ms=round((monotonic() - started) * 1000, 1),
             rows=rows,
+            kind=endpoint.kind,
         )
 
     def link(self, endpoint: Endpoint, text: str, window: Window, of: str = "", metric: str = "") -> str | None:

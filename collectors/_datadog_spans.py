@@ -5,19 +5,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from time import monotonic
-from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, Field, JsonValue, ValidationError
 
+from collectors._callees import by_attributes, by_span_type
 from collectors._datadog_api import SPANS, TRACE, Dated, Names, Question, Search, Session, not_understood, text_of
 from collectors._jobs import Part
-from collectors.base import Change, CollectorError, GapReason, Refused, Scope, Span, Window, utc
+from collectors._otlp import kind_of
+from collectors.base import Change, CollectorError, Edge, GapReason, Refused, Scope, Span, SpanKind, Window, utc
 
 PROBLEM_ROWS, SAMPLE_ROWS = 300, 500  # of the alerted service; its neighbours share as many of theirs
 TRACES = 5  # read whole, of all services; Datadog allows 60 a minute to the whole organisation
 SPANS_PER_TRACE = 1000
 _PROBLEMS = "status:error"
-_PEER = ("peer.service", "peer.db.name", "out.host")
+_PEER = ("peer.service", "peer.db.name", "peer.messaging.destination", "messaging.destination.name", "out.host")
+_SYSTEMS = ("db.system", "messaging.system")
 _ERROR = ("error.type", "error.message")
 
 
@@ -108,6 +110,7 @@ class SpanReader:
     ) -> list[tuple[Span, str]]:
         """Spans and their versions. ``failed``: the query selects failed ones only; the rows may not say so."""
         found: list[tuple[Span, str]] = []
+        edges: list[Edge] = []
         known = {(span.trace_id, span.span_id) for span in part.spans}
         async for row in self._session.search(Search(SPANS, query, window, rows), part, _Span):
             target = question.target(row.service or "")
@@ -115,6 +118,8 @@ class SpanReader:
                 span = _span(target.service, row, failed=failed)
                 found.append((span, _version(row)))
                 part.keep([span] if (span.trace_id, span.span_id) not in known else [])
+                edges += _edge(span, row.type or "", *(text_of(row.custom, name) for name in _SYSTEMS))
+        part.keep(dict.fromkeys(edges))
         return found
 
     async def _traces(self, failed: Sequence[Span], scope: Scope, names: Names, part: Part) -> None:
@@ -146,7 +151,12 @@ class SpanReader:
         part.queries.append(query.model_copy(update={"truncated": truncated}))
         not_understood(part, sum(row is None for row in rows), query.text)
         decimal = _decimal(failed.span_id, sound)
-        part.keep(_of_trace(failed.trace_id, row, names, decimal=decimal) for row in sound)
+        spans = [_of_trace(failed.trace_id, row, names, decimal=decimal) for row in sound]
+        part.keep(spans)
+        edges: list[Edge] = []
+        for told, row in zip(spans, sound, strict=True):
+            edges += _edge(told, row.type, *(text_of(row.meta, name) for name in _SYSTEMS))
+        part.keep(dict.fromkeys(edges))
 
 
 # --- spans of a search --------------------------------------------------------------------------------------
@@ -176,12 +186,26 @@ def _duration_ms(span: _Span) -> float:
     return max(float(duration_ns) / 1e6, 0.0) if isinstance(duration_ns, int | float) else 0.0
 
 
-def _kind(kind: str, span_type: str) -> Literal["server", "client", "internal"]:
-    if kind in ("server", "consumer") or (not kind and span_type == "web"):
-        return "server"
-    if kind in ("client", "producer") or (not kind and span_type in ("http", "sql", "db", "cache", "redis")):
+def _kind(kind: str, span_type: str) -> SpanKind:
+    """By ``span.kind``, else by ``span.type``."""
+    if kind:
+        return kind_of(kind)
+    if span_type == "http" or by_span_type(span_type) in ("database", "cache"):
         return "client"
-    return "internal"
+    return {"web": "server", "worker": "consumer"}.get(span_type, "internal")  # type: ignore[return-value]
+
+
+def _edge(span: Span, span_type: str, db_system: str, messaging_system: str) -> Iterator[Edge]:
+    """Of a call to what is no service, which no list of services knows."""
+    kind = by_span_type(span_type) or by_attributes(db_system, messaging_system)
+    if kind and span.peer and span.peer != span.component and span.kind in ("client", "producer"):
+        yield Edge(
+            caller=span.component,
+            callee=span.peer,
+            source="datadog",
+            asynchronous=span.kind == "producer",
+            callee_kind=kind,
+        )
 
 
 def _error(span: _Span) -> str:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import islice
 from operator import attrgetter
@@ -43,7 +43,7 @@ class _Row:
 
     def line(self) -> LogLine:
         """Without a span: the other lines of that span may be counts, and a span with holes tells a wrong story."""
-        return self.first.model_copy(update={"count": self.count, "instance": self.instance, "span_id": ""})
+        return replace(self.first, count=self.count, instance=self.instance, span_id="")
 
 
 _Rows = dict[_Slot, _Row]
@@ -221,9 +221,6 @@ def _coarser(rows: _Rows, most: int) -> _Rows:
 def _cut(line: LogLine, longest: int) -> LogLine:
     if len(line.message) <= longest and len(line.logger) <= MAX_NAME and len(line.instance) <= MAX_NAME:
         return line
-    shorter = {
-        "message": line.message[:longest],
-        "logger": line.logger[:MAX_NAME],
-        "instance": line.instance[:MAX_NAME],
-    }
-    return line.model_copy(update=shorter)
+    return replace(
+        line, message=line.message[:longest], logger=line.logger[:MAX_NAME], instance=line.instance[:MAX_NAME]
+    )

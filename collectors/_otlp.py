@@ -8,7 +8,7 @@ import base64
 import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from ipaddress import ip_address
@@ -18,8 +18,22 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic.alias_generators import to_camel
 
+from collectors._callees import CalleeKind, by_attributes
 from collectors._jobs import Part
-from collectors.base import Change, Edge, Gap, GapReason, Refused, Scope, Span, Target, Telemetry, Window, utc
+from collectors.base import (
+    Change,
+    Edge,
+    Gap,
+    GapReason,
+    Refused,
+    Scope,
+    Span,
+    SpanKind,
+    Target,
+    Telemetry,
+    Window,
+    utc,
+)
 
 MAX_ATTRIBUTES = 128  # of one span, OpenTelemetry's own default
 MAX_TEXT = 200  # characters of a name, an attribute or an error
@@ -28,21 +42,20 @@ EARLY = timedelta(hours=1)  # how long before the windows a trace may have begun
 LATE = timedelta(minutes=5)  # how far a machine's clock may be ahead
 SLOW = 0.9  # of the usual spans are faster than those searched for as slow
 
-Kind = Literal["server", "client", "internal"]
-_KINDS: Mapping[str, Kind] = {
+_KINDS: Mapping[str, SpanKind] = {
     "2": "server",
     "3": "client",
-    "4": "client",
-    "5": "server",
+    "4": "producer",
+    "5": "consumer",
     "server": "server",
     "client": "client",
-    "producer": "client",
-    "consumer": "server",
+    "producer": "producer",
+    "consumer": "consumer",
 }
 
 
-def kind_of(told: str) -> Kind:
-    """By OTLP's number or name (``SPAN_KIND_CLIENT``) or Jaeger's (``client``); who produces a message calls."""
+def kind_of(told: str) -> SpanKind:
+    """By OTLP's number or name (``SPAN_KIND_CLIENT``) or Jaeger's (``client``)."""
     return _KINDS.get(told.lower().removeprefix("span_kind_"), "internal")
 
 
@@ -56,7 +69,7 @@ class RawSpan:
     name: str
     start_s: float
     duration_ms: float
-    kind: Kind
+    kind: SpanKind
     failed: bool
     exception: str = ""
     attributes: Mapping[str, str] = field(default_factory=dict)
@@ -237,7 +250,6 @@ def service_name(target: Target) -> str:
 
 def normalised(raw: RawSpan, names: Names) -> Span:
     """The span under our names."""
-    found = raw.attributes
     return Span(
         component=names.component(raw.service),
         trace_id=raw.trace_id,
@@ -247,7 +259,7 @@ def normalised(raw: RawSpan, names: Names) -> Span:
         start_s=raw.start_s,
         duration_ms=raw.duration_ms,
         kind=raw.kind,
-        peer=_peer(found, names) if raw.kind == "client" else "",
+        peer=_peer(raw, names),
         error=_error(raw) if raw.failed else "",
         instance=_first(raw.resource, "service.instance.id", "k8s.pod.name", "host.name"),
     )
@@ -257,8 +269,14 @@ def _first(attributes: Mapping[str, str], *names: str) -> str:
     return next((attributes[name] for name in names if attributes.get(name)), "")
 
 
-def _peer(attributes: Mapping[str, str], names: Names) -> str:
-    """The callee by the semantic conventions, present and past."""
+def _peer(raw: RawSpan, names: Names) -> str:
+    """The callee by the semantic conventions, present and past; of messages the queue, not the broker's host."""
+    attributes = raw.attributes
+    queue = _first(attributes, "messaging.destination.name", "messaging.destination")
+    if raw.kind == "consumer" or (raw.kind == "producer" and queue):
+        return queue
+    if raw.kind not in ("client", "producer"):
+        return ""
     service = _first(attributes, "peer.service")
     host = names.host(_first(attributes, "server.address", "net.peer.name"))
     database = "/".join(
@@ -270,8 +288,13 @@ def _peer(attributes: Mapping[str, str], names: Names) -> str:
             ),
         )
     )
-    queue = _first(attributes, "messaging.destination.name", "messaging.destination")
     return names.component(service) or host or database or queue
+
+
+def _callee_kind(raw: RawSpan) -> CalleeKind:
+    return by_attributes(
+        _first(raw.attributes, "db.system.name", "db.system"), _first(raw.attributes, "messaging.system")
+    )
 
 
 def _error(raw: RawSpan) -> str:
@@ -315,6 +338,7 @@ class Traces:
         self._lost = self._cut = 0  # spans that were not understood or are of another time; and of traces too large
         self._usual_ms: defaultdict[str, list[float]] = defaultdict(list)
         self._versions: dict[tuple[str, str], _Version] = {}
+        self._callees: dict[tuple[str, str], CalleeKind] = {}  # by caller and callee
 
     async def search(self, target: Target, part: Part, ask: Callable[[Search], Awaitable[None]]) -> None:
         """Failed traces, then slow ones, then any, of the incident and of the time before.
@@ -362,15 +386,23 @@ class Traces:
             if len(raws) > MAX_SPANS:  # before they become Spans: that of a whole large trace holds up the event loop
                 self._cut += len(raws) - MAX_SPANS
                 raws = sorted(raws, key=self._dull)[:MAX_SPANS]
-            part.keep(_with_peer(normalised(raw, self.names), answered) for raw in raws)
+            spans = [_with_peer(normalised(raw, self.names), answered) for raw in raws]
+            self._note_callees(raws, spans)
+            part.keep(spans)
 
     def _dull(self, raw: RawSpan) -> tuple[bool, bool, float]:
         return not raw.failed, not self.names.knows(raw.service), raw.start_s
 
     def _note_usual(self, raws: Iterable[RawSpan]) -> None:
         for raw in raws:
-            if raw.start_s < self._incident_s and raw.kind == "server":
+            if raw.start_s < self._incident_s and raw.kind in ("server", "consumer"):
                 self._usual_ms[self.names.component(raw.service)].append(raw.duration_ms)
+
+    def _note_callees(self, raws: Iterable[RawSpan], spans: Iterable[Span]) -> None:
+        for raw, span in zip(raws, spans, strict=True):
+            kind = _callee_kind(raw)
+            if kind and span.peer and span.kind in ("client", "producer"):
+                self._callees.setdefault((span.component, span.peer), kind)
 
     def _note_versions(self, raws: Iterable[RawSpan]) -> None:
         for raw in raws:
@@ -382,7 +414,7 @@ class Traces:
 
     def completed(self, telemetry: Telemetry) -> Telemetry:
         """With what only all spans together show: who calls whom, versions that are new, and what is missing."""
-        edges = (*telemetry.edges, *edges_of(telemetry.spans, self._source))
+        edges = (*telemetry.edges, *edges_of(telemetry.spans, self._source, self._callees))
         return telemetry.model_copy(
             update={
                 "edges": tuple(dict.fromkeys(edges)),
@@ -428,15 +460,29 @@ async def _tried(part: Part, ask: Callable[[Search], Awaitable[None]], search: S
 def _with_peer(span: Span, answered: Mapping[str, str]) -> Span:
     """Who answered a call knows its own name better than its caller does. ``answered``: who, by the call's span."""
     callee = answered.get(span.span_id, span.component)
-    return span.model_copy(update={"peer": callee}) if span.kind == "client" and callee != span.component else span
+    return replace(span, peer=callee) if span.kind == "client" and callee != span.component else span
 
 
-def edges_of(spans: Sequence[Span], source: str) -> Iterator[Edge]:
-    """Who calls whom: a span and its parent of another component, or a call's peer."""
-    owner = {(s.trace_id, s.span_id): s.component for s in spans}
+def edges_of(spans: Sequence[Span], source: str, callees: Mapping[tuple[str, str], CalleeKind]) -> Iterator[Edge]:
+    """Who calls whom: a span and its parent of another component, or a call's peer.
+
+    An edge is asynchronous if only messages go over it. ``callees``: what a caller's callee is, where that is known.
+    """
+    owner = {(s.trace_id, s.span_id): s for s in spans}
+    awaited: dict[tuple[str, str], bool] = {}
+
+    def note(caller: str, callee: str, *, message: bool) -> None:
+        if caller != callee:
+            awaited[caller, callee] = awaited.get((caller, callee), False) or not message
+
     for span in spans:
-        caller = owner.get((span.trace_id, span.parent_id), span.component)
-        if caller != span.component:
-            yield Edge(caller=caller, callee=span.component, source=source)
-        if span.kind == "client" and span.peer and span.peer != span.component:
-            yield Edge(caller=span.component, callee=span.peer, source=source)
+        parent = owner.get((span.trace_id, span.parent_id))
+        if parent is not None:
+            note(parent.component, span.component, message=parent.kind == "producer" or span.kind == "consumer")
+        if span.peer and span.kind in ("client", "producer"):
+            note(span.component, span.peer, message=span.kind == "producer")
+        if span.peer and span.kind == "consumer":
+            note(span.peer, span.component, message=True)
+    for (caller, callee), waits in awaited.items():
+        kind = callees.get((caller, callee), "")
+        yield Edge(caller=caller, callee=callee, source=source, asynchronous=not waits, callee_kind=kind)

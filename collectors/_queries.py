@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 from collectors._jobs import Part
-from collectors.base import Query, Window
+from collectors.base import Asks, Query, Window
 
 
 @dataclass
@@ -18,7 +18,7 @@ class Asked:
 
 
 @contextmanager
-def asked(part: Part, text: str, window: Window, link: str | None = None) -> Iterator[Asked]:
+def asked(part: Part, text: str, window: Window, link: str | None = None, *, kind: Asks = "") -> Iterator[Asked]:
     """Records the question with what came of it, also if that is an error."""
     started, tally = monotonic(), Asked()
     try:
@@ -33,5 +33,6 @@ def asked(part: Part, text: str, window: Window, link: str | None = None) -> Ite
             took_ms=round((monotonic() - started) * 1000, 1),
             rows=tally.rows,
             truncated=tally.truncated,
+            kind=kind,
         )
         part.queries.append(query)

@@ -3,11 +3,12 @@
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 from math import isfinite
 
-from collectors.base import Change, Gap, GapReason, Scope, Series, Span, Status
+from collectors.base import Change, Floats, Gap, GapReason, Scope, Series, Span, Status
 
 OLDEST = timedelta(days=31)  # before the first window: a deploy may be old
 AHEAD = timedelta(minutes=5)  # of our clock, or of the incident's end if that is later
@@ -87,10 +88,10 @@ class Sieve:
     def _mended(self, one: Series) -> Series:
         if len(one.epoch_s) != len(one.values):
             self._dropped["series with more times than values, or fewer"] += 1
-            return one.model_copy(update={"epoch_s": (), "values": ()})
+            return replace(one, epoch_s=Floats(), values=Floats())
         points = dict(self._points(one))
-        epoch_s = tuple(sorted(points))
-        return one.model_copy(update={"epoch_s": epoch_s, "values": tuple(points[at] for at in epoch_s)})
+        epoch_s = Floats(sorted(points))
+        return replace(one, epoch_s=epoch_s, values=Floats(points[at] for at in epoch_s))
 
     def _points(self, one: Series) -> Iterator[tuple[float, float]]:
         for at, value in zip(one.epoch_s, one.values, strict=True):

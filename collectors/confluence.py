@@ -192,9 +192,8 @@ class ConfluenceCollector(HttpSource[Settings]):
     async def _asked(self, part: Part, cql: str, scope: Scope) -> list[str]:
         """As ``_search``; recorded, and a failure is a Gap."""
         ids: list[str] = []
-        with recorded(
-            part, cql, scope.incident, f"{self._settings.url}/wiki/search?cql={quote(cql, safe='')}"
-        ) as tally:
+        link = f"{self._settings.url}/wiki/search?cql={quote(cql, safe='')}"
+        with recorded(part, cql, scope.incident, link, kind="documents") as tally:
             try:
                 ids = await self._search(part, cql, limit=self._settings.max_pages)
             except CollectorError as error:

@@ -299,7 +299,7 @@ class GitHubCollector(HttpSource[Settings]):
 
     async def _comparison(self, look: "_Look", base: str, head: str) -> _Comparison:
         path = f"/repos/{look.name}/compare/{quote(base, safe='')}...{quote(head, safe='')}"
-        with asked(look.part, f"GET {path}", look.window, self._page_of(look, "compare")) as tally:
+        with asked(look.part, f"GET {path}", look.window, self._page_of(look, "compare"), kind="changes") as tally:
             answer = parsed(_Comparison, (await self._page(look, path, {}))[0])
             tally.rows, tally.truncated = len(answer.files), len(answer.files) >= MAX_FILES
         if tally.truncated:
@@ -330,7 +330,7 @@ class GitHubCollector(HttpSource[Settings]):
         following: dict[str, str] = {}
         text = f"GET {path}?{urlencode({name: value for name, value in params.items() if value})}".rstrip("?")
         page = "commits" if path.endswith("/commits") else "deployments"
-        with asked(look.part, text, look.window, self._page_of(look, page)) as tally:
+        with asked(look.part, text, look.window, self._page_of(look, page), kind="changes") as tally:
             for number in range(PAGES):
                 try:
                     answer, following = await self._page(look, path, {**params, "per_page": PAGE, **following})

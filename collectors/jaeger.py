@@ -158,7 +158,7 @@ class JaegerCollector(HttpSource[Settings]):
 
     async def _searched(self, service: str, traces: otlp.Traces, part: Part, search: otlp.Search, limit: int) -> None:
         text, params, ask = self._question(service, search, limit, v3=await self._knows_v3(part))
-        with asked(part, text, search.window, self._link(service, search, limit)) as tally:
+        with asked(part, text, search.window, self._link(service, search, limit), kind="traces") as tally:
             found = await ask(part, text, params)
             tally.rows = len({raw.trace_id for raw in found.spans})
             tally.truncated = tally.rows >= limit

@@ -32,6 +32,7 @@ from collectors._limits import limit_of
 from collectors._queries import asked
 from collectors._source import Source
 from collectors.base import (
+    Asks,
     Change,
     Check,
     Clock,
@@ -601,7 +602,7 @@ class KubernetesCollector(Source[Settings]):
         windows, kept = (scope.incident, *scope.baseline), 0
         for kind in ("type=Warning", "type!=Warning"):
             read = _listing("events", namespace, "CoreV1Api", "event", field_selector=kind)
-            for event in await self._rows(read, scope, part, _Event):
+            for event in await self._rows(read, scope, part, _Event, "logs"):
                 service = _owner(event.involved_object, services)
                 lines = list(_event_lines(service, event, windows)) if service else []
                 kept += len(lines)
@@ -632,7 +633,7 @@ class KubernetesCollector(Source[Settings]):
         """The workload, whatever its kind. Raises CollectorError."""
         for kind, method in _KINDS:
             read = _getting(look.at.namespace, look.at.workload, kind, method)
-            with suppress(NotFound), asked(look.part, read.command, look.scope.incident) as tally:
+            with suppress(NotFound), asked(look.part, read.command, look.scope.incident, kind="statuses") as tally:
                 workload = parsed(_Workload, await self._cluster.json(look.part, read))
                 tally.rows = 1
                 return kind, workload
@@ -652,7 +653,7 @@ class KubernetesCollector(Source[Settings]):
     async def _rollouts(self, look: _Look, kind: str, workload: _Workload, selector: str) -> None:
         resource, what = _REVISIONS.get(kind, ("controllerrevisions.apps", "controller_revision"))
         read = _listing(resource, look.at.namespace, "AppsV1Api", what, label_selector=selector)
-        found = await self._rows(read, look.scope, look.part, _Revision)
+        found = await self._rows(read, look.scope, look.part, _Revision, "changes")
         mine = [r for r in found if any(o.uid == workload.metadata.uid for o in r.metadata.owner_references)]
         window = Window(start=look.scope.incident.start - LOOK_BACK, end=look.scope.incident.end)
         look.part.keep(_rolled_out(look.service, look.at, mine, window))
@@ -667,9 +668,9 @@ class KubernetesCollector(Source[Settings]):
 
     # --- requests ---
 
-    async def _rows(self, read: _Read, scope: Scope, part: Part, model: type[_M]) -> list[_M]:
+    async def _rows(self, read: _Read, scope: Scope, part: Part, model: type[_M], kind: Asks = "") -> list[_M]:
         """The list, page by page. Raises CollectorError if not even one page was read."""
-        with asked(part, read.command, scope.incident) as tally:
+        with asked(part, read.command, scope.incident, kind=kind) as tally:
             items, token = await self._pages(read, part)
             tally.rows, tally.truncated = len(items), bool(token)
         found = list(_understood(model, items))

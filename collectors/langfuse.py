@@ -47,6 +47,7 @@ from collectors.base import (
     GapReason,
     LangfuseTraces,
     LogLine,
+    Measures,
     NotFound,
     Refused,
     Scope,
@@ -195,15 +196,16 @@ class _Measure:
     metric: str
     statistic: str
     unit: str
+    measures: Measures = ""
 
 
 _COLUMNS: Mapping[str, _Measure] = {
     "p95_latency": _Measure("llm.latency_ms", "p95", "ms"),
-    "sum_totalCost": _Measure("llm.cost_usd", "sum", "USD"),
-    "sum_inputTokens": _Measure("llm.tokens.input", "sum", ""),
-    "sum_outputTokens": _Measure("llm.tokens.output", "sum", ""),
+    "sum_totalCost": _Measure("llm.cost_usd", "sum", "USD", "traffic"),
+    "sum_inputTokens": _Measure("llm.tokens.input", "sum", "", "traffic"),
+    "sum_outputTokens": _Measure("llm.tokens.output", "sum", "", "traffic"),
 }
-_CALLS, _ERRORS = _Measure("llm.calls", "count", ""), _Measure("llm.errors", "count", "")
+_CALLS, _ERRORS = _Measure("llm.calls", "count", "", "traffic"), _Measure("llm.errors", "count", "")
 _Points = dict[tuple[_Measure, str], dict[float, float]]  # by metric and model: epoch seconds and value
 _Row = dict[str, JsonValue]
 
@@ -467,7 +469,7 @@ class LangfuseCollector(HttpSource[Settings]):
         if traces.tags:
             params["traceTags"] = list(traces.tags)
         malformed, path = 0, "/api/public/v2/scores"
-        with asked(part, path, window, _link(self._settings)) as tally:
+        with asked(part, path, window, _link(self._settings), kind="metrics") as tally:
             async for row, _ in self._pages(part, path, params, v2=False):
                 tally.rows += 1
                 try:
@@ -672,6 +674,7 @@ def _series(component: str, query: str, points: _Points) -> Iterator[Series]:
             statistic=measure.statistic,
             unit=measure.unit,
             query=query,
+            measures=measure.measures,
         )
         epoch_s = tuple(sorted(found))
         yield Series(ref=ref, epoch_s=epoch_s, values=tuple(found[at] for at in epoch_s))

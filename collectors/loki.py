@@ -9,7 +9,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from math import ceil, floor
@@ -321,7 +321,8 @@ class LokiCollector(HttpSource[Settings]):
 
     async def _lines(self, target: Target, search: _Search, part: Part) -> None:
         """Keep the lines, page by page, until the budget of rows is used up."""
-        with asked(part, search.query, search.window, self._link(search.query, search.window)) as tally:
+        link = self._link(search.query, search.window)
+        with asked(part, search.query, search.window, link, kind="logs") as tally:
             while search.more and search.rows < search.budget and search.start_ns < search.end_ns:
                 limit = search.limit
                 page, size = await self._page(search, limit, part)
@@ -372,7 +373,7 @@ class LokiCollector(HttpSource[Settings]):
             "step": f"{step_s:.0f}s",
         }
         known = set(minutes)
-        with asked(part, query, window, self._link(query, window)) as tally:
+        with asked(part, query, window, self._link(query, window), kind="metrics") as tally:
             found = rows_of(part, query, await self._ask(part, query, params))
             rows = [Row(row.labels, tuple((at - COUNT_S, value) for at, value in row.points)) for row in found]
             tally.rows = sum(len(row.points) for row in rows)
@@ -539,7 +540,7 @@ def _log_lines(service: str, search: _Search, new: Sequence[_Entry]) -> Iterator
     """One that stands for others is told without its span: a span with holes tells a wrong story."""
     for entry, count in search.counts(new):
         line = _log_line(service, entry, search.untold)
-        yield line if search.share == 1.0 else line.model_copy(update={"count": count, "span_id": ""})
+        yield line if search.share == 1.0 else replace(line, count=count, span_id="")
 
 
 def _log_line(service: str, entry: _Entry, untold: Level) -> LogLine:

@@ -144,6 +144,7 @@ class McpCollector(Source[Settings]):
                 end=scope.incident.end,
                 took_ms=round((monotonic() - started) * 1000, 1),
                 rows=rows,
+                kind="documents" if tool.gives == "document" else tool.gives,
             )
         )
 
@@ -338,7 +339,7 @@ def _row(tool: McpTool, target: Target, row: JsonValue) -> LogLine | Change | No
     else:
         known.setdefault("kind", "other")
     try:
-        return kind.model_validate({"component": target.service, **known})
+        return kind(**{"component": target.service, **known})
     except ValidationError:
         return None
 

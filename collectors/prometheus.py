@@ -356,7 +356,7 @@ class PrometheusCollector(HttpSource[Settings]):
         query = f"{selector('process_start_time_seconds', _matchers(target))} > {window.start.timestamp():.0f}"
         end = min(window.end, self._clock.now())
         fields: Params = {"query": query, "time": _s(end), "timeout": f"{QUERY_TIMEOUT_S}s"}
-        with asked(part, query, window, _link(self._ui, query, window)) as tally:
+        with asked(part, query, window, _link(self._ui, query, window), kind="changes") as tally:
             body = await self._api.form(part, "/api/v1/query", fields, needs=self._needs("aps:QueryMetrics"))
             rows = rows_of(part, query, data_of(part, query, body))
             tally.rows = len(rows)
@@ -366,7 +366,8 @@ class PrometheusCollector(HttpSource[Settings]):
             part.keep([Change(component=target.service, at=utc(starts[0]), kind="other", title=what)])
 
     async def _alerts(self, scope: Scope, part: Part) -> None:
-        with asked(part, "alerts", scope.incident, f"{self._ui.rstrip('/')}/alerts" if self._ui else None) as tally:
+        link = f"{self._ui.rstrip('/')}/alerts" if self._ui else None
+        with asked(part, "alerts", scope.incident, link, kind="statuses") as tally:
             body = await self._api.json(part, "/api/v1/alerts", needs=self._needs("aps:ListAlerts"))
             found = parsed(_Alerts, data_of(part, "alerts", body)).alerts
             firing = [alert for alert in readable(part, "alerts", found, _Alert) if alert.state == "firing"]
@@ -422,7 +423,7 @@ class PrometheusCollector(HttpSource[Settings]):
             "step": step_s,
             "timeout": f"{QUERY_TIMEOUT_S}s",
         }
-        with asked(part, query, window, _link(self._ui, query, window)) as tally:
+        with asked(part, query, window, _link(self._ui, query, window), kind="metrics") as tally:
             body = await self._api.form(part, "/api/v1/query_range", fields, needs=self._needs("aps:QueryMetrics"))
             told = rows_of(part, query, data_of(part, query, body))
             rows = [_within(row, whole) for row in told]

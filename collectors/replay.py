@@ -67,6 +67,7 @@ from collectors.base import (
 
 FORMAT: Literal["aiops.bundle/1"] = "aiops.bundle/1"
 _M = TypeVar("_M", bound=Model)
+_R = TypeVar("_R")
 _ALERT: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
 
 
@@ -269,16 +270,16 @@ def _alert(path: Path) -> dict[str, JsonValue]:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def _records(path: Path, model: type[_M]) -> tuple[_M, ...] | None:
+def _records(path: Path, kind: type[_R]) -> tuple[_R, ...] | None:
     if not path.exists():
         return None
-    number = 0
-    records: list[_M] = []
+    adapter, number = TypeAdapter(kind), 0
+    records: list[_R] = []
     try:
         for line in _lines(path):
             number += 1
             if line.strip():
-                records.append(model.model_validate_json(line))
+                records.append(adapter.validate_json(line))
     except ValidationError as error:
         raise BundleError(f"{path}, line {number}: {_first(error)}") from None
     except (OSError, EOFError, zlib.error) as error:
@@ -302,7 +303,9 @@ def _check_series(path: Path, series: Sequence[Series]) -> None:
 def _first(error: ValidationError) -> str:
     details = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) for part in details["loc"])
-    return f"{where}: {details['msg']}" if where else details["msg"]
+    # pydantic tells of a field that a dataclass does not have as of an argument: it is a field of a file here
+    told = "Extra inputs are not permitted" if details["type"] == "unexpected_keyword_argument" else details["msg"]
+    return f"{where}: {told}" if where else told
 
 
 # --- writing ------------------------------------------------------------------------------------------------
@@ -327,13 +330,13 @@ def write_bundle(
     ``bundle.json`` comes last: a directory without it is no finished bundle. Raises OSError.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    _write_records(directory / "logs.jsonl.gz", logs)
-    _write_records(directory / "metrics.jsonl.gz", series)
-    _write_records(directory / "spans.jsonl.gz", spans)
-    _write_records(directory / "changes.jsonl", changes)
-    _write_records(directory / "statuses.jsonl", statuses)
-    _write_records(directory / "documents.jsonl", documents)
-    _write_records(directory / "gaps.jsonl", gaps)
+    _write_records(directory / "logs.jsonl.gz", LogLine, logs)
+    _write_records(directory / "metrics.jsonl.gz", Series, series)
+    _write_records(directory / "spans.jsonl.gz", Span, spans)
+    _write_records(directory / "changes.jsonl", Change, changes)
+    _write_records(directory / "statuses.jsonl", Status, statuses)
+    _write_records(directory / "documents.jsonl", Document, documents)
+    _write_records(directory / "gaps.jsonl", Gap, gaps)
     _write_text(directory / "topology.json", Topology(edges=tuple(edges)).model_dump_json(indent=2))
     _write_text(directory / "alert.json", json.dumps(dict(alert), ensure_ascii=False, indent=2))
     _write_text(directory / "bundle.json", manifest.model_dump_json(indent=2))
@@ -344,17 +347,18 @@ def _write_text(path: Path, text: str) -> None:
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def _write_records(path: Path, records: Iterable[Model]) -> None:
+def _write_records(path: Path, kind: type[_R], records: Iterable[_R]) -> None:
     with path.open("wb") as raw:
         if path.suffix == ".gz":
             # no name and no time in the header: the bytes depend on the records only
             with gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as packed:
-                _dump(io.BufferedWriter(packed, 1 << 16), records)
+                _dump(io.BufferedWriter(packed, 1 << 16), kind, records)
         else:
-            _dump(raw, records)
+            _dump(raw, kind, records)
 
 
-def _dump(file: IO[bytes] | io.BufferedWriter, records: Iterable[Model]) -> None:
+def _dump(file: IO[bytes] | io.BufferedWriter, kind: type[_R], records: Iterable[_R]) -> None:
+    adapter = TypeAdapter(kind)
     for record in records:
-        file.write(record.model_dump_json(exclude_defaults=True).encode() + b"\n")
+        file.write(adapter.dump_json(record, exclude_defaults=True) + b"\n")
     file.flush()

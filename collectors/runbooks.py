@@ -161,7 +161,7 @@ class RunbooksCollector(Source[Settings]):
     async def _sections(self, scope: Scope, part: Part) -> None:
         fits = question(scope)
         text = f"sections in {self._where} on {', '.join(fits.hops)}; words: {' '.join(fits.weights)}"[:2000]
-        with asked(part, text, scope.incident, self._settings.link_base or None) as tally:
+        with asked(part, text, scope.incident, self._settings.link_base or None, kind="documents") as tally:
             library = await self._library(part)
             part.answered = True
             # a large library takes longer to search than the event loop may stand still

@@ -145,7 +145,7 @@ class TempoCollector(HttpSource[Settings]):
         """Ids of the traces that a search finds, in hex."""
         start, end = floor(window.start.timestamp()), ceil(window.end.timestamp())
         params: Params = {"q": query, "start": start, "end": end, "limit": limit, "spss": 1}
-        with asked(part, query, window, _link(self._settings, query, window)) as tally:
+        with asked(part, query, window, _link(self._settings, query, window), kind="traces") as tally:
             answer = parsed(_Found, await self._api.json(part, "/api/search", needs=NEEDS, params=params))
             ids = [_trace_id(row) for row in answer.traces or ()]
             not_understood(part, query, ids.count(""))
@@ -233,7 +233,7 @@ class TempoCollector(HttpSource[Settings]):
             "end": int(whole.end.timestamp()),
             "step": f"{STEP_S}s",
         }
-        with asked(part, query, window, _link(self._settings, query, window)) as tally:
+        with asked(part, query, window, _link(self._settings, query, window), kind="metrics") as tally:
             body = await self._api.json(part, "/api/metrics/query_range", needs=NEEDS, params=params)
             answer = parsed(_Metrics, body)
             rows = [(_labels(row), _points(part, query, row, whole)) for row in answer.series or ()]

@@ -12,21 +12,22 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from ipaddress import ip_address
 from math import log2
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import phonenumbers
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from collectors.base import Telemetry
+from collectors.base import LogLine, Series, Span, Telemetry
 from graph.state import Evidence
 
 WITHHELD = "[withheld: it could not be masked]"
 M = TypeVar("M", bound=BaseModel)
+R = TypeVar("R", bound=LogLine | Span | Series)
 Match = re.Match[str]
 _KIND = r"[a-z][a-z0-9-]{1,31}"
 _PASSES = 6  # one uncovers what another has hidden; two are usual
@@ -1024,7 +1025,7 @@ IDENTIFIERS = frozenset(
             "worse",
         ),
         *("metric", "statistic", "trace_id", "span_id", "parent_id", "peer", "caller", "callee", "cause", "effect"),
-        *("name", "version"),
+        *("name", "version", "affected", "causes", "instances"),
     }
 )
 """Fields that join things or are our own words: they are never masked."""
@@ -1095,10 +1096,19 @@ class Masker:
         return list(dict.fromkeys(self._placeholder.findall(text)))
 
     def _model(self, model: M, keep: Collection[str], mask: Callable[[str], str]) -> M:
-        fields = {name: getattr(model, name) for name in type(model).model_fields if name not in keep}
-        masked = {name: self._masked(value, keep, mask) for name, value in fields.items()}
-        changed = {name: value for name, value in masked.items() if value is not fields[name]}
+        changed = self._changed(model, type(model).model_fields, keep, mask)
         return model.model_copy(update=changed) if changed else model
+
+    def _row(self, row: R, keep: Collection[str], mask: Callable[[str], str]) -> R:
+        changed = self._changed(row, row.__dataclass_fields__, keep, mask)
+        return replace(row, **changed) if changed else row
+
+    def _changed(
+        self, value: object, names: Iterable[str], keep: Collection[str], mask: Callable[[str], str]
+    ) -> dict[str, Any]:
+        fields = {name: getattr(value, name) for name in names if name not in keep}
+        masked = {name: self._masked(field, keep, mask) for name, field in fields.items()}
+        return {name: field for name, field in masked.items() if field is not fields[name]}
 
     def _mask_or_withhold(self, text: str) -> str:
         try:
@@ -1112,6 +1122,8 @@ class Masker:
             return value if masked == value else masked
         if isinstance(value, BaseModel):
             return self._model(value, keep, mask)
+        if isinstance(value, LogLine | Span | Series):
+            return self._row(value, keep, mask)
         if isinstance(value, tuple | list):
             items = [self._masked(item, keep, mask) for item in value]
             return value if all(a is b for a, b in zip(items, value, strict=True)) else type(value)(items)

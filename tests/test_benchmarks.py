@@ -12,6 +12,8 @@ import pytest
 from app.embedded_postgres import EmbeddedPostgres
 from app.intake.base import Directory, Incoming
 from app.intake.datadog import Datadog, Settings
+from benchmarks.ranking_speed import exponent
+from benchmarks.ranking_speed_load import TRACE_SPANS, Load
 from benchmarks.recorded import Label, chosen_cases, complete, rank_of
 from benchmarks.results import Table, merged, percentile
 from benchmarks.sender import CYCLE, EVENT, Fate, Order, Plan, keep, send
@@ -49,6 +51,23 @@ def test_cases_are_spread_over_faults_and_time() -> None:
     chosen = chosen_cases(labels)
     assert Counter(labels[case].fault for case in chosen) == {"cpu": 2, "return": 3}
     assert chosen == ["00", "01", "02", "06", "10"]
+
+
+def test_an_exponent_is_the_power_that_the_seconds_grow_with() -> None:
+    assert exponent([1.0, 2.0, 4.0], [3.0, 6.0, 12.0]) == pytest.approx(1.0)
+    assert exponent([1.0, 2.0, 4.0], [3.0, 12.0, 48.0]) == pytest.approx(2.0)
+
+
+def test_a_load_is_as_large_as_asked_for_and_the_same_every_time() -> None:
+    load = Load(series=0.01, lines=0.01, spans=0.01)
+    found = load.telemetry()
+    assert (len(found.series), len(found.logs), len(found.spans)) == (100, 10_000, 2_000)
+    assert found == load.telemetry()
+    spans = Counter(span.trace_id for span in found.spans)
+    assert TRACE_SPANS[0] <= min(list(spans.values())[:-1])  # the last is cut off
+    assert max(spans.values()) <= TRACE_SPANS[1]
+    only = Load(spans=0.01).telemetry()
+    assert (len(only.series), len(only.logs), len(only.spans)) == (0, 0, 2_000)
 
 
 @pytest.mark.parametrize("lacking", ["root_cause", "evidence", "options"])

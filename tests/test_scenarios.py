@@ -5,10 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from collectors.base import Scope
-from collectors.replay import ReplayCollector, load_bundle
-from graph.ranking import rank
-from graph.state import Alert
+from app.evaluation import ranked
+from collectors.replay import load_bundle
 
 SCENARIOS = sorted(folder for folder in (Path(__file__).parent / "scenarios").iterdir() if folder.is_dir())
 LARGEST = 1_000_000  # bytes of a folder, as everybody who clones gets it
@@ -19,19 +17,9 @@ def test_there_are_scenarios() -> None:
 
 
 @pytest.mark.parametrize("folder", SCENARIOS, ids=lambda folder: folder.name)
-async def test_the_first_suspect_is_the_cause(folder: Path) -> None:
+def test_the_first_suspect_is_the_cause(folder: Path) -> None:
     expected = json.loads((folder / "expected.json").read_text())
-    bundle = load_bundle(folder)
-    alert, recording = Alert.model_validate(bundle.alert), bundle.manifest
-    scope = Scope(
-        service=alert.service,
-        occurred_at=alert.occurred_at,
-        incident=recording.incident,
-        baseline=recording.baseline,
-        seasonal=recording.seasonal,
-        targets=(),
-    )
-    evidence = rank([await ReplayCollector(bundle).collect(scope)], scope, alert)
+    evidence = ranked(load_bundle(folder))
     assert expected == {"component": evidence.suspects[0].component}, [s.why for s in evidence.suspects]
 
 

@@ -194,7 +194,8 @@ async def get_incident(incident_id: str, product: ProductDep, _: CallerDep) -> I
         | {
             "alerts": alerts,
             "timeline": events,
-            "links": {name: f"{here}/{name}" for name in ("events", "report", "evidence", "actions", "executions")},
+            "links": {name: f"{here}/{name}" for name in ("events", "report", "evidence", "actions", "executions")}
+            | {"topology": f"{here}/pictures/topology.svg"},
         }
     )
 
@@ -246,11 +247,13 @@ async def get_report(
     _: CallerDep,
     accept: Annotated[str, Header()] = "application/json",
     format_: Annotated[Literal["json", "markdown"] | None, Query(alias="format")] = None,
+    pictures: Annotated[Literal["embedded", "links"], Query(description="Of the markdown")] = "embedded",
 ) -> Response:
-    """JSON, or markdown with `Accept: text/markdown` or `?format=markdown`."""
+    """JSON, or markdown with `Accept: text/markdown` or `?format=markdown`: with its pictures as data, or as links."""
     built = await load_report(product, incident_id)
     if format_ == "markdown" or (format_ is None and "text/markdown" in accept):
-        return PlainTextResponse(report.markdown(built), media_type="text/markdown; charset=utf-8")
+        text = report.markdown(built, embed=pictures == "embedded", address=product.settings.public_url)
+        return PlainTextResponse(text, media_type="text/markdown; charset=utf-8")
     return JSONResponse(built.model_dump(mode="json", by_alias=True))
 
 
@@ -263,10 +266,15 @@ async def get_evidence(incident_id: str, product: ProductDep, _: CallerDep) -> l
 @router.get("/incidents/{incident_id}/evidence/{eid}", summary="One piece of evidence", responses=responses(401, 404))
 async def get_finding(incident_id: str, eid: str, product: ProductDep, _: CallerDep) -> Finding:
     """One finding by its id."""
-    for finding in (await load_report(product, incident_id)).evidence:
+    return _finding(await load_report(product, incident_id), eid)
+
+
+def _finding(built: report.Report, eid: str) -> Finding:
+    """Raises HTTPException."""
+    for finding in built.evidence:
         if finding.id == eid:
             return finding
-    raise HTTPException(404, f"Incident {incident_id} has no evidence {eid!r}.")
+    raise HTTPException(404, f"Incident {built.incident_id} has no evidence {eid!r}.")
 
 
 @router.get(
@@ -279,6 +287,54 @@ async def get_originals(incident_id: str, eid: str, product: ProductDep, who: Ca
     is in the timeline.
     """
     return await originals(product.desk, product.deps.masker, incident_id, eid, who)
+
+
+PICTURE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "private, no-cache",
+}
+SVG: dict[int | str, dict[str, object]] = {200: {"content": {"image/svg+xml": {"schema": {"type": "string"}}}}}
+LanguageQuery = Annotated[Literal["en", "ko"], Query(description="Of the labels")]
+
+
+@router.get(
+    "/incidents/{incident_id}/pictures/topology.svg",
+    summary="The topology around an incident as a picture",
+    response_class=Response,
+    responses={
+        **SVG,
+        **responses(401, 404, said={404: "Nothing is known yet of who calls whom around incident inc_0."}),
+    },
+)
+async def get_topology_picture(
+    incident_id: str, product: ProductDep, _: CallerDep, lang: LanguageQuery = "en"
+) -> Response:
+    """SVG: who calls whom, suspects, and the causal path in the direction of the failure, with its checks."""
+    drawn = report.topology(await load_report(product, incident_id), language=lang)
+    if not drawn:
+        raise HTTPException(404, f"Nothing is known yet of who calls whom around incident {incident_id}.")
+    return Response(drawn, media_type="image/svg+xml", headers=PICTURE_HEADERS)
+
+
+@router.get(
+    "/incidents/{incident_id}/pictures/{eid}.svg",
+    summary="A piece of evidence as a chart",
+    response_class=Response,
+    responses={
+        **SVG,
+        **responses(401, 404, said={404: "Evidence E2 of incident inc_0 has no values over time to draw."}),
+    },
+)
+async def get_chart(
+    incident_id: str, eid: str, product: ProductDep, _: CallerDep, lang: LanguageQuery = "en"
+) -> Response:
+    """SVG: the values over time, what is usual, the incident, the onset, and the changes around it."""
+    built = await load_report(product, incident_id)
+    drawn = report.chart(built, _finding(built, eid), language=lang)
+    if not drawn:
+        raise HTTPException(404, f"Evidence {eid} of incident {incident_id} has no values over time to draw.")
+    return Response(drawn, media_type="image/svg+xml", headers=PICTURE_HEADERS)
 
 
 @router.get("/incidents/{incident_id}/executions", summary="What was executed", responses=responses(401, 404))

@@ -15,6 +15,7 @@ def mount(app: FastAPI) -> None:
 
     from app.console.gate import Gate, answer_for_people
     from app.console.page import Page
+    from graph.pictures import STYLE
 
     here = files("app.console")
     css, script = ((here / name).read_text(encoding="utf-8") for name in ("theme.css", "console.js"))
@@ -32,7 +33,7 @@ def mount(app: FastAPI) -> None:
         mcp_server=False,
         show_error=False,  # no stack trace's words on the page; the log has them
         theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-        head=f"<style>{css}</style><script>{script}</script>",
+        head=f"<style>{STYLE}{css}</style><script>{script}</script>",
     )
     answer_for_people(_mounted(app))
 

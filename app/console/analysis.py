@@ -16,10 +16,11 @@ from app.console.markup import (
 )
 from app.console.progress import Event, Source, Step, sources, steps
 from app.console.texts import Texts, counted
-from app.report import AlertOf, Report
-from graph.state import Claim, Finding, Hop, RootCause
+from app.report import AlertOf, Report, chart
+from app.report import topology as draw_topology
+from graph.state import Assessment, Claim, Finding, Hop, RootCause
 
-SPARK_WIDTH, SPARK_HEIGHT = 120, 26
+MAX_CHARTS = 6  # more evidence is read, not looked at; each further chart is a link away
 
 
 def summary(report: Report, t: Texts) -> str:
@@ -75,6 +76,43 @@ def _alert(alert: AlertOf, t: Texts) -> str:
         f"{chip(alert.state, t[alert.state])} <b>{text(alert.title)}</b> {link}"
         f'<br><small class="muted">{text(alert.service)} · {text(alert.source)} · {t["since"]} {moment(alert.since)}'
         f"</small><br><small>{text(alert.merge_reason or t['opened_it'])}{score}</small>"
+    )
+
+
+def assessment(report: Report, t: Texts) -> str:
+    """Is anything wrong at all, and how far the first suspect can be believed: computed, before any model."""
+    said = report.assessment
+    if said is None:
+        return ""
+    tones = {"incident": "bad", "recovered": "good", "no_incident": "good", "not_enough_data": "warn"}
+    body = [
+        f'<p><span class="chip {tones[said.state]}">{t[f"state_{said.state}"]}</span> {_chances(report, said, t)}</p>',
+        notice(t["not_sure"]) if said.abstains else "",
+        f"<p>{text(said.why)}</p>" if said.why else "",
+        _components(t["together"], [s.component for s in report.blamed]) if len(report.blamed) > 1 else "",
+        _components(t["affected"], report.affected),
+    ]
+    return card(t["assessment"], "".join(body))
+
+
+def _chances(report: Report, said: Assessment, t: Texts) -> str:
+    chances = [f"<b>{said.trouble:.0%}</b> {t['trouble']}"]
+    if report.suspects:
+        chances.append(f"<b>{said.certainty:.0%}</b> {t['certainty']}: <b>{text(report.suspects[0].component)}</b>")
+    return f'<span class="muted">{" · ".join(chances)}</span>'
+
+
+def _components(title: str, names: Sequence[str]) -> str:
+    shown = "".join(f'<span class="component">{text(name)}</span>' for name in names)
+    return f'<h3>{title}</h3><div class="path">{shown}</div>' if names else ""
+
+
+def topology(report: Report, t: Texts) -> str:
+    """Who calls whom, and how the failure spread, as a picture."""
+    drawn = draw_topology(report, language=t["language"], inline=True)
+    return card(
+        t["topology"],
+        f'<div class="topology" role="group" aria-label="{t["topology"]}" tabindex="0">{drawn}</div>' if drawn else "",
     )
 
 
@@ -150,12 +188,14 @@ def evidence(report: Report, t: Texts) -> str:
     """The numbered findings with what was observed, the baseline, and the verbatim excerpt."""
     if not report.evidence:
         return ""
-    rows = "".join(_finding(f, t) for f in report.evidence)
+    charted = {f.id for f in report.charted[:MAX_CHARTS]}
+    rows = "".join(_finding(f, _chart(report, f, t, shown=f.id in charted), t) for f in report.evidence)
+    more = f'<p class="muted">{t["unlisted"].format(report.unlisted)}</p>' if report.unlisted else ""
     digest = f'<p class="muted">{t["digest"]} <code>{text(report.evidence_digest)}</code></p>'
-    return card(t["evidence"], f'<table class="evidence"><tbody>{rows}</tbody></table>{digest}')
+    return card(t["evidence"], f'<table class="evidence"><tbody>{rows}</tbody></table>{more}{digest}')
 
 
-def _finding(finding: Finding, t: Texts) -> str:
+def _finding(finding: Finding, drawn: str, t: Texts) -> str:
     values = ""
     if finding.observed is not None:
         values = (
@@ -165,26 +205,17 @@ def _finding(finding: Finding, t: Texts) -> str:
     return (
         f'<tr data-evidence="{text(finding.id)}"><th scope="row">{text(finding.id)}</th><td>'
         f"<b>{text(finding.component)}</b> {chip('calm', finding.kind)} <small>{moment(finding.at)}"
-        f" {text(finding.source)} {outside(finding.link, t['open_source'])}</small>{_spark(finding)}"
-        f"<p>{text(finding.summary)}</p>{values}{excerpt(finding.excerpt)}</td></tr>"
+        f" {text(finding.source)} {outside(finding.link, t['open_source'])}</small>"
+        f"<p>{text(finding.summary)}</p>{values} {drawn}{excerpt(finding.excerpt)}</td></tr>"
     )
 
 
-def _spark(finding: Finding) -> str:
-    """The metric's course as a thin line."""
-    if len(finding.points) < 2:
-        return ""
-    times, values = [p[0] for p in finding.points], [p[1] for p in finding.points]
-    width, height = (max(times) - min(times)) or 1.0, (max(values) - min(values)) or 1.0
-    line = " ".join(
-        f"{(at - min(times)) / width * SPARK_WIDTH:.1f},"
-        f"{SPARK_HEIGHT - 2 - (value - min(values)) / height * (SPARK_HEIGHT - 4):.1f}"
-        for at, value in finding.points
-    )
-    return (
-        f'<svg class="spark" viewBox="0 0 {SPARK_WIDTH} {SPARK_HEIGHT}" aria-hidden="true">'
-        f'<polyline points="{line}"/></svg>'
-    )
+def _chart(report: Report, finding: Finding, t: Texts, *, shown: bool) -> str:
+    """The values over time, or where to see them."""
+    if shown:
+        return chart(report, finding, language=t["language"], inline=True)
+    address = f"/incidents/{text(report.incident_id)}/pictures/{text(finding.id)}.svg?lang={t['language']}"
+    return f'<a href="{address}" target="_blank">{t["chart"]}</a>' if finding.points else ""
 
 
 def gaps(report: Report, t: Texts) -> str:

@@ -29,6 +29,7 @@ from graph.state import Choice
 TICK_S = 0.5
 IDLE_TICK_S = 2.0  # while a person thinks, it waits for its turn, and while the database is away
 PAGE_SIZE = 25
+FIRST = ("results", "assessment", "root_cause", "topology", "impact", "options")  # before the decision
 Updates = dict[Any, Any]  # Gradio component -> its new value or properties
 
 OPEN_INCIDENT_JS = """(id) => {
@@ -111,7 +112,7 @@ class Page:
             self.parts["progress"] = _html()
             with gr.Row():
                 with gr.Column(scale=3, min_width=320):
-                    self.parts |= {name: _html() for name in ("results", "root_cause", "impact", "options")}
+                    self.parts |= {name: _html() for name in FIRST}
                     self._build_decision()
                     self.parts |= {name: _html() for name in ("runbooks", "gaps")}
                 with gr.Column(scale=2, min_width=320):
@@ -407,7 +408,9 @@ def _draw(incident: Incident, visit: Visit) -> dict[str, str]:
     return {
         "summary": analysis.summary(report, t),
         "progress": analysis.progress(report, events, t),
+        "assessment": analysis.assessment(report, t),
         "root_cause": analysis.root_cause(report, t),
+        "topology": analysis.topology(report, t),
         "impact": analysis.impact(report, t),
         "options": actions.options(report, visit.product.desk.roles, t),
         "results": actions.results(report, incident.steps, events, t),

@@ -7,6 +7,20 @@ Language = Literal["en", "ko"]
 Texts = Mapping[str, str]
 
 ENGLISH: Texts = {
+    "language": "en",
+    "assessment": "Assessment",
+    "state_incident": "something is wrong",
+    "state_recovered": "recovered by itself",
+    "state_no_incident": "nothing is wrong",
+    "state_not_enough_data": "not enough data to tell",
+    "trouble": "sure that anything is wrong",
+    "certainty": "chance that the first suspect is the cause",
+    "not_sure": "Not sure of the cause. The suspects are leads, no more.",
+    "together": "Causes only together",
+    "affected": "Affected components",
+    "topology": "Topology",
+    "chart": "chart",
+    "unlisted": "and {} more that say little",
     "incidents": "Incidents",
     "no_incidents": "No incidents yet. Start one above, or point a Datadog webhook at /webhooks/datadog.",
     "older": "Older",
@@ -121,6 +135,20 @@ ENGLISH: Texts = {
 }
 
 KOREAN: Texts = {
+    "language": "ko",
+    "assessment": "판단",
+    "state_incident": "이상 있음",
+    "state_recovered": "저절로 복구됨",
+    "state_no_incident": "이상 없음",
+    "state_not_enough_data": "데이터가 부족하여 판단할 수 없음",
+    "trouble": "이상이 있다는 확신",
+    "certainty": "첫 번째 후보가 원인일 가능성",
+    "not_sure": "원인을 확신할 수 없습니다. 아래 후보는 단서일 뿐입니다.",
+    "together": "함께여야 설명되는 원인",
+    "affected": "영향받은 구성 요소",
+    "topology": "토폴로지",
+    "chart": "차트",
+    "unlisted": "그 밖에 의미가 적은 {}건",
     "incidents": "장애 목록",
     "no_incidents": "아직 장애가 없습니다. 위에서 분석을 시작하거나 Datadog 웹훅을 /webhooks/datadog 으로 연결하세요.",
     "older": "이전 항목",

@@ -26,6 +26,7 @@ from collectors._http import checked
 from collectors._jobs import Part
 from collectors._limits import Limit, limit_of
 from collectors.base import (
+    Asks,
     Check,
     CollectorError,
     Forbidden,
@@ -189,8 +190,8 @@ def _refusal(action: str, error: ClientError, limit: Limit) -> CollectorError:
 class Asked:
     """One question, from before it is sent: ``note`` records it once its answer is there."""
 
-    def __init__(self, text: str, window: Window, link: str | None = None) -> None:
-        self._text, self._window, self._link = text, window, link
+    def __init__(self, text: str, window: Window, link: str | None = None, *, kind: Asks = "") -> None:
+        self._text, self._window, self._link, self._kind = text, window, link, kind
         self._started = monotonic()
 
     def note(self, part: Part, rows: int, *, truncated: bool = False) -> None:
@@ -205,6 +206,7 @@ class Asked:
                 took_ms=round((monotonic() - self._started) * 1000, 1),
                 rows=rows,
                 truncated=truncated,
+                kind=self._kind,
             )
         )
 

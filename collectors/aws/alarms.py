@@ -84,7 +84,7 @@ async def _metric_alarms(
 async def _described(clients: Clients, scope: Scope, part: Part, names: Sequence[str]) -> "DescribeAlarmsOutputTypeDef":
     page = "#alarmsV2:" if names[1:] else f"#alarmsV2:alarm/{quote(names[0], safe='')}"
     link = console(clients.cloudwatch, f"cloudwatch/home?region={{region}}{page}")
-    asked = Asked(f"cloudwatch describe-alarms --alarm-names {' '.join(names)}", scope.incident, link)
+    asked = Asked(f"cloudwatch describe-alarms --alarm-names {' '.join(names)}", scope.incident, link, kind="statuses")
     describe = partial(clients.cloudwatch.describe_alarms, AlarmNames=names, AlarmTypes=TYPES, MaxRecords=100)
     answer = await call(part, "cloudwatch:DescribeAlarms", describe)
     rows = (answer.get(kind, []) for kind in ("MetricAlarms", "CompositeAlarms", "LogAlarms"))

@@ -146,7 +146,7 @@ async def _deployments(clients: Clients, scope: Scope, target: Target, applicati
     window, token, ids = _looked_at(scope), "", list[str]()
     path = f"codesuite/codedeploy/applications/{quote(application, safe='')}?region={{region}}"
     text = f"deploy list-deployments --application-name {application} --deployment-group-name {group}"
-    asked = Asked(text, window, console(clients.codedeploy, path))
+    asked = Asked(text, window, console(clients.codedeploy, path), kind="changes")
     for _ in range(PAGES):
         listing = partial(_deployment_ids, clients, application, group, window, token)
         page = await call(part, "codedeploy:ListDeployments", listing)
@@ -292,7 +292,8 @@ async def _cloudtrail(clients: Clients, clock: Clock, scope: Scope, lookups: Seq
 async def _look_up(clients: Clients, lookup: _Lookup, window: Window, part: Part) -> None:
     text = f"cloudtrail lookup-events --lookup-attributes AttributeKey={lookup.key},AttributeValue={lookup.value}"
     path = f"cloudtrailv2/home?region={{region}}#/events?{lookup.key}={quote(lookup.value, safe='')}"
-    asked, token, rows, odd = Asked(text, window, console(clients.cloudtrail, path)), "", 0, 0
+    asked = Asked(text, window, console(clients.cloudtrail, path), kind="changes")
+    token, rows, odd = "", 0, 0
     for _ in range(PAGES):
         page = await call(part, "cloudtrail:LookupEvents", partial(_events, clients, lookup, window, token))
         for event in page.get("Events", []):

@@ -405,7 +405,7 @@ class _Result:
 
 async def _read_batch(clients: Clients, part: Part, batch: Sequence[_Question], window: Window) -> list[Series]:
     whole = whole_periods(window, batch[0].period_s)
-    asked = [Asked(q.ref.query, whole, _graph(clients, q, whole)) for q in batch]
+    asked = [Asked(q.ref.query, whole, _graph(clients, q, whole), kind="metrics") for q in batch]
     ids, queries = _with_ids(batch)
     results = await _pages(clients, part, queries, whole)
     found: list[Series] = []

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from collectors._jobs import Job, Part
 from collectors.aws._calls import Asked, Clients, call, console
 from collectors.base import (
+    Asks,
     Change,
     Clock,
     CollectorError,
@@ -81,10 +82,10 @@ class _Service:
         """From when on its deployments are read."""
         return self.scope.incident.start - LOOK_BACK
 
-    def asked(self, text: str, tab: str) -> Asked:
+    def asked(self, text: str, tab: str, kind: Asks) -> Asked:
         """A question about it; ``tab`` of its page in the console."""
         path = f"ecs/v2/clusters/{_short(self.cluster)}/services/{self.name}/{tab}?region={{region}}"
-        return Asked(text, self.scope.incident, console(self.clients.ecs, path))
+        return Asked(text, self.scope.incident, console(self.clients.ecs, path), kind=kind)
 
     def in_window(self, line: LogLine) -> bool:
         """Whether it is of the incident or the time just before."""
@@ -160,7 +161,7 @@ def _note_other_controller(service: _Service, controller: str, part: Part) -> No
 async def _history(service: _Service, part: Part) -> "list[ServiceDeploymentTypeDef]":
     ecs = service.clients.ecs
     asked = service.asked(
-        f"ecs list-service-deployments --cluster {service.cluster} --service {service.name}", "deployments"
+        f"ecs list-service-deployments --cluster {service.cluster} --service {service.name}", "deployments", "changes"
     )
     listing = partial(
         ecs.list_service_deployments,
@@ -277,7 +278,7 @@ async def _stopped_tasks(service: _Service, part: Part) -> None:
     """Why tasks stopped; ECS keeps that for about an hour."""
     ecs = service.clients.ecs
     text = f"ecs list-tasks --cluster {service.cluster} --service-name {service.name} --desired-status STOPPED"
-    asked, rows, token = service.asked(text, "tasks"), 0, ""
+    asked, rows, token = service.asked(text, "tasks", "logs"), 0, ""
     for _ in range(TASK_PAGES):
         listed = await call(part, "ecs:ListTasks", partial(_stopped, service, token))
         if listed["taskArns"]:
@@ -329,7 +330,7 @@ async def _target_health(service: _Service, part: Part) -> None:
     for arn in _target_groups(service.target, service.row):
         path = f"ec2/home?region={{region}}#TargetGroup:targetGroupArn={arn}"
         text = f"elbv2 describe-target-health --target-group-arn {arn}"
-        asked = Asked(text, service.scope.incident, console(elb, path))
+        asked = Asked(text, service.scope.incident, console(elb, path), kind="statuses")
         describe = partial(elb.describe_target_health, TargetGroupArn=arn)
         answer = await call(part, "elasticloadbalancing:DescribeTargetHealth", describe)
         health = [row.get("TargetHealth", {}) for row in answer["TargetHealthDescriptions"]]

@@ -407,7 +407,7 @@ class _Reading:
     async def _events(self, part: Part, group: str, pattern: str, window: Window, limit: int, seen: set[str]) -> None:
         text = f"filter-log-events {group} {pattern}".strip()
         lines, pages = _Lines(self._target.service, window), _Pages(group, pattern, window, limit)
-        asked = Asked(text, window, _events_link(self._insights.client, group, pattern, window))
+        asked = Asked(text, window, _events_link(self._insights.client, group, pattern, window), kind="logs")
         while pages.more:
             found = await call(part, "logs:FilterLogEvents", partial(pages.read, self._insights.client))
             if found is None:

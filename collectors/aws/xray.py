@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, Valid
 from pydantic.alias_generators import to_camel
 
 from collectors._budget import SourceSettings
+from collectors._callees import by_aws_type
 from collectors._jobs import Job, Part
 from collectors._otlp import attributes, exception, kind_of
 from collectors.aws._calls import Asked, Clients, allowed, call, console
@@ -36,6 +37,7 @@ from collectors.base import (
     NotFound,
     Scope,
     Span,
+    SpanKind,
     Status,
     Target,
     TimedOut,
@@ -225,7 +227,15 @@ class _Reading:
                     continue
                 names = self._node(service), self._node(callee)
                 if names[0] != names[1] and ours.intersection(names):
-                    yield Edge(caller=names[0], callee=names[1], source="xray")
+                    kind = by_aws_type(callee.get("Type", ""))
+                    yield Edge(
+                        caller=names[0],
+                        callee=names[1],
+                        source="xray",
+                        asynchronous=edge.get("EdgeType") == "link"
+                        or "queue" in (kind, by_aws_type(service.get("Type", ""))),
+                        callee_kind=kind,
+                    )
 
     def _node(self, service: "ServiceTypeDef") -> str:
         name = service.get("Name", "")
@@ -274,7 +284,7 @@ class _Reading:
 
     async def _summaries(self, part: Part, window: Window, expression: str) -> list["_Summary"]:
         """Oldest first."""
-        asked = Asked(expression, window, self._link("traces", expression, window))
+        asked = Asked(expression, window, self._link("traces", expression, window), kind="traces")
         found: dict[str, _Summary] = {}
         token = ""
         for _ in range(PAGES["summaries"]):
@@ -299,7 +309,8 @@ class _Reading:
         self._seen.update(ids)
         if not ids:
             return
-        asked, tally, before = Asked(f"BatchGetTraces {' '.join(ids)}", window), _Tally(), len(part.spans)
+        asked = Asked(f"BatchGetTraces {' '.join(ids)}", window, kind="traces")
+        tally, before = _Tally(), len(part.spans)
         batches = [ids[start : start + PER_CALL] for start in range(0, len(ids), PER_CALL)]
         found = await asyncio.gather(*(self._told(part, self._batch(part, window, batch, tally)) for batch in batches))
         asked.note(part, len(part.spans) - before, truncated=bool(tally.cut or tally.unprocessed))
@@ -375,7 +386,8 @@ class _Reading:
             part.gap(GapReason.TRUNCATED, f"the spans of {len(ids)} traces come from the log group {SPANS_GROUP}")
 
     async def _retrieved(self, part: Part, window: Window, ids: Sequence[str], tally: _Tally) -> None:
-        asked, before = Asked(f"StartTraceRetrieval {' '.join(ids)}", window), len(part.spans)
+        asked = Asked(f"StartTraceRetrieval {' '.join(ids)}", window, kind="traces")
+        before = len(part.spans)
         start = partial(
             self._xray.start_trace_retrieval, TraceIds=ids, StartTime=window.start, EndTime=window.end + MARGIN
         )
@@ -453,7 +465,7 @@ class _Reading:
             operation=_operation(segment),
             start_s=segment.start_time,
             duration_ms=(end - segment.start_time) * 1000,
-            kind="client" if client else "server" if piece.whole else "internal",
+            kind=_call_kind(segment) if client else "server" if piece.whole else "internal",
             peer=self._callee(segment.name) if client else "",
             error=_segment_error(segment),
             instance=_text(segment.aws, "ecs", "container_id")
@@ -485,7 +497,7 @@ class _Reading:
             start_s=span.start_time_unix_nano / 1e9,
             duration_ms=max(end_ns - span.start_time_unix_nano, 0) / 1e6,
             kind=kind,
-            peer=self._callee(peer) if kind == "client" else "",
+            peer=self._callee(peer) if kind in ("client", "producer") else "",
             error=_otel_error(span, told),
             instance=told.get("service.instance.id") or told.get("host.name") or "",
         )
@@ -642,6 +654,12 @@ def _operation(segment: _Segment) -> str:
         path = _ID_IN_PATH.sub("/*", urlsplit(url).path) or "/"
         return f"{_text(segment.http, 'request', 'method')} {path}".strip()
     return _text(segment.aws, "operation") or segment.name
+
+
+def _call_kind(segment: _Segment) -> SpanKind:
+    """Whether it sends a message: to SQS, SNS or a stream."""
+    sends = _text(segment.aws, "operation").startswith(("Send", "Publish", "Put"))
+    return "producer" if sends and by_aws_type(segment.name) == "queue" else "client"
 
 
 def _segment_error(segment: _Segment) -> str:

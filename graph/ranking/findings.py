@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from collectors.base import utc
 from graph.ranking.deviation import Deviation
 from graph.ranking.fuse import Ranked, order
+from graph.ranking.queries import Asked
 from graph.state import Finding
 
 MAX_FINDINGS = 40
@@ -16,6 +17,7 @@ ALERTED = 0.5  # what happens at the alerted service interests a person even if 
 REPEATED = 0.85  # what a second signal of the same kind and component is worth, after the first
 UNSUSPECTED = 0.2  # what healthy-looking components show comes last, but comes
 MAX_SIGNAL, MAX_SUMMARY = 200, 400  # characters
+MAX_QUERY = 2_000  # characters
 MAX_EFFECT = 1e9  # beyond any real one; JSON has no infinity
 
 
@@ -58,12 +60,13 @@ def _most_informative(deviations: Sequence[Deviation], interest: Mapping[str, fl
     return sorted(deviations, key=lambda d: (-worth[d], order(d)))
 
 
-def number(kept: Sequence[Deviation], digests: Mapping[str, str]) -> dict[Deviation, Finding]:
-    """E1 … En in the given order."""
-    return {d: _finding(f"E{i}", d, digests) for i, d in enumerate(kept, start=1)}
+def number(kept: Sequence[Deviation], digests: Mapping[str, str], asked: Asked) -> dict[Deviation, Finding]:
+    """E1 … En in the given order, each with the query that it came from."""
+    return {d: _finding(f"E{i}", d, digests, asked) for i, d in enumerate(kept, start=1)}
 
 
-def _finding(eid: str, d: Deviation, digests: Mapping[str, str]) -> Finding:
+def _finding(eid: str, d: Deviation, digests: Mapping[str, str], asked: Asked) -> Finding:
+    query = asked.exactly(d.source, d.ref.query) if d.ref else asked.for_(d.source, d.kind, d.component)
     return Finding(
         id=eid,
         kind=d.kind,
@@ -76,10 +79,13 @@ def _finding(eid: str, d: Deviation, digests: Mapping[str, str]) -> Finding:
         effect=min(max(round(d.effect, 3), 0.0), MAX_EFFECT),
         summary=d.summary[:MAX_SUMMARY],
         excerpt=d.excerpt,
-        link=d.link,
+        link=d.link or (query.link if query else None),
         source=d.source,
         sha256=digests.get(d.source, ""),
         ref=d.ref,
         worse=d.worse,
         points=d.points,
+        band=d.band,
+        query=(d.query or (query.text if query else ""))[:MAX_QUERY],
+        instance=d.instance,
     )

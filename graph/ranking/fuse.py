@@ -2,21 +2,34 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from math import log1p
+from dataclasses import dataclass, replace
+from math import log1p, sqrt
 
+from collectors.base import Series
 from graph.ranking.deviation import Deviation, noisy_or
+from graph.ranking.metrics import Load, component_loads, mean_seconds
 from graph.ranking.topology import Topology
+from graph.ranking.windows import Windows
 
 MIN_SCORE = 0.05
 """Below it nobody is accused: a twentieth is what chance shifts of a few signals add up to."""
 EXPLAINED = 0.9
 """How much of what it inherits a callee's failure can explain: never all, a component may fail beside its callee."""
+REFUSED = 0.5
+"""The same for what fails in the component itself: its own code, or its workers all waiting for the callee."""
+OTHER_SYMPTOM = 0.5
+"""How much a callee that is only slow explains of failures, or one that only fails of slowness: time-outs, retries."""
 UNREACHED = 0.3
 """What is left of a suspect the alerted service does not depend on, directly or not: edges may be missing."""
+ASYNCHRONOUS = 0.5
+"""What is left of one that is only reached by messages: nobody waits for it, but what it does not do may be missed."""
 UPSTREAM = 0.6
 """What is left of a caller of the alerted service: it may flood it, but does not make it fail otherwise."""
 CERTAIN = 0.999  # a score never claims certainty
+_SYMPTOMS = ("error", "latency")
+_REFUSALS = ("error_span", "transition")
+_CALLS_LESS = ("drop", "calls", "error", "error_span", "silence")  # what makes a caller call less
+_NO_REASON = ("traffic", "drop", "unknown", "loss", "change", "knowledge")  # what of a callee makes no caller fail
 
 
 @dataclass(frozen=True)
@@ -27,21 +40,77 @@ class Ranked:
     score: float
     evidence: tuple[Deviation, ...]
     weight: float  # unbounded: orders what the score rounds to the same
+    parts: tuple["Part", ...] = ()
 
 
-def rank_components(deviations: Sequence[Deviation], topology: Topology, alerted: str) -> list[Ranked]:
+@dataclass(frozen=True)
+class Part:
+    """What one channel adds to a component's score: the product of its factors."""
+
+    channel: str
+    strongest: Deviation
+    residual: float  # strength that no callee explains
+    share: float  # of all such trouble in the channel
+    coverage: float  # of the alerted component's symptom
+    reach: float
+
+    @property
+    def value(self) -> float:
+        """0..1."""
+        return self.residual * self.share * self.coverage * self.reach
+
+    def told(self) -> str:
+        """How the value came about, as a line."""
+        return (
+            f"{self.channel} {self.value:.2f} = {self.strongest.strength:.2f} strong"
+            f" × {_part_of(self.residual, self.strongest.strength):.2f} not explained by callees"
+            f" × {self.share:.2f} of such trouble × {self.coverage:.2f} of the symptom × {self.reach:.2f} in reach"
+            f" ({self.strongest.signal[:80]})"
+        )
+
+
+@dataclass(frozen=True)
+class Symptom:
+    """What the alerted component shows, to be explained."""
+
+    alerted: str
+    calls: float = 0.0  # requests in the incident window; 0 if not known
+    seconds: float = 0.0  # that these took in all; 0 if not known
+
+    @classmethod
+    def of(cls, alerted: str, series: Iterable[Series], windows: Windows) -> "Symptom":
+        """From the alerted component's own series."""
+        mine = list(series)
+        load = component_loads(mine, windows).get(alerted, Load())
+        return cls(alerted, load.calls, load.calls * mean_seconds(mine, windows))
+
+
+def rank_components(deviations: Sequence[Deviation], topology: Topology, symptom: Symptom) -> list[Ranked]:
     """Components in a total order: weight, then name. Components below MIN_SCORE are left out."""
+    deviations = [*deviations, *passed_on(deviations, topology, symptom.alerted)]
+    strongest = strongest_by_channel(deviations)
     residual = residuals(deviations, topology)
-    shares = _shares(residual)
-    reach = _Reach(topology, alerted)
+    shares = _shares(residual, strongest)
+    reach = _Reach(topology, symptom.alerted, called_less=_called_less(strongest.get(symptom.alerted, {})))
     ranked = []
     for component, channels in residual.items():
-        parts = [s * shares[component, channel] * reach.factor(component) for channel, s in channels.items()]
-        score = noisy_or(parts)
+        parts = tuple(
+            Part(
+                channel=channel,
+                strongest=strongest[component][channel],
+                residual=left,
+                share=shares[component, channel],
+                coverage=_coverage(strongest[component][channel], strongest.get(symptom.alerted, {}), symptom),
+                reach=reach.factor(component),
+            )
+            for channel, left in channels.items()
+        )
+        values = sorted(part.value for part in parts)
+        score = noisy_or(values)
         if score >= MIN_SCORE:
-            weight = -sum(log1p(-min(p, CERTAIN)) for p in sorted(parts))
+            weight = -sum(log1p(-min(value, CERTAIN)) for value in values)
             evidence = tuple(sorted((d for d in deviations if d.component == component), key=order))
-            ranked.append(Ranked(component, min(score, CERTAIN), evidence, weight))
+            ranked.append(Ranked(component, min(score, CERTAIN), evidence, weight, parts))
     return sorted(ranked, key=lambda r: (-round(r.weight, 9), r.component))
 
 
@@ -52,53 +121,160 @@ def order(deviation: Deviation) -> tuple[float, tuple[str, ...], float, tuple[tu
     return -d.strength, names, d.at_s, d.points
 
 
+Channels = Mapping[str, Deviation]
+
+
+def strongest_by_channel(deviations: Iterable[Deviation]) -> dict[str, dict[str, Deviation]]:
+    """By component and channel the strongest deviation."""
+    strongest: defaultdict[str, dict[str, Deviation]] = defaultdict(dict)
+    for d in sorted(deviations, key=order):
+        strongest[d.component].setdefault(d.channel, d)
+    return strongest
+
+
+def passed_on(deviations: Sequence[Deviation], topology: Topology, alerted: str) -> list[Deviation]:
+    """What a component shows that another one does: a queue does not consume itself, nobody calls himself.
+
+    Work that piles up in a queue is held against who takes it from there. If the alerted component is called less,
+    that is held against its callers, or against theirs if they are called less themselves.
+    """
+    strongest = strongest_by_channel(deviations)
+    found = []
+    for queue, channels in sorted(strongest.items()):
+        if "backlog" in channels:
+            takers = [c for c in topology.callees.get(queue, ()) if (queue, c) in topology.asynchronous]
+            found += _charged(channels["backlog"], takers, "backlog", f"work waits for it in {queue}")
+    if not _called_less(strongest.get(alerted, {})):
+        return found
+    for called in topology.above(alerted):
+        drop = strongest.get(called, {}).get("drop")
+        senders = topology.waited_for_by(called)
+        if drop and not any(_stops_calling(strongest.get(c, {})) >= drop.strength / 2.0 for c in senders):
+            found += _charged(drop, senders, "calls", f"it may call {called} no more")
+    return found
+
+
+def _charged(d: Deviation, components: Sequence[str], channel: str, why: str) -> list[Deviation]:
+    """The deviation held against others, in equal parts: from here nobody can tell which of them it is."""
+    return [
+        replace(
+            d,
+            component=component,
+            channel=channel,
+            strength=d.strength / len(components),
+            summary=f"{component}: {why}. {d.summary}",
+            inherited=channel == "backlog",
+            harm=0.0,
+            ref=None,
+        )
+        for component in components
+    ]
+
+
 def residuals(deviations: Sequence[Deviation], topology: Topology) -> dict[str, dict[str, float]]:
-    """By component and channel the strongest deviation, less what the component's callees explain."""
-    symptom = _symptoms(deviations)
+    """By component and channel the strongest deviation, less what its neighbours explain."""
+    strongest = strongest_by_channel(deviations)
     found: defaultdict[str, dict[str, float]] = defaultdict(dict)
     for d in deviations:
-        callees = topology.callees.get(d.component, ()) if d.inherited else ()
-        explained = EXPLAINED * max((symptom.get(c, 0.0) for c in callees), default=0.0)
-        left = d.strength * (1.0 - explained)
+        most = EXPLAINED if d.inherited else REFUSED if d.channel in _REFUSALS else 0.0
+        left = d.strength * (1.0 - most * _explained(d, strongest, topology)) if most else d.strength
         found[d.component][d.channel] = max(found[d.component].get(d.channel, 0.0), left)
     return dict(sorted(found.items()))
 
 
-def _symptoms(deviations: Iterable[Deviation]) -> dict[str, float]:
-    """How much each component deviates in all, whatever the reason."""
-    strongest: defaultdict[str, dict[str, float]] = defaultdict(dict)
-    for d in deviations:
-        channels = strongest[d.component]
-        channels[d.channel] = max(channels.get(d.channel, 0.0), d.strength)
-    return {component: noisy_or(channels.values()) for component, channels in strongest.items()}
+def _explained(d: Deviation, strongest: Mapping[str, Channels], topology: Topology) -> float:
+    if d.channel == "drop":  # calls come from others: nobody makes fewer of them come to himself
+        if topology.waited_for_by(d.component):
+            return 1.0
+        senders = topology.callers.get(d.component, ())  # … but who takes work from a queue may take less
+        return max((_stops_calling(strongest.get(c, {})) for c in senders), default=0.0)
+    callees = topology.callees.get(d.component, ()) if d.channel == "backlog" else topology.awaited(d.component)
+    return max((_explains(strongest.get(c, {}), d) for c in callees), default=0.0)
 
 
-def _shares(residual: Mapping[str, Mapping[str, float]]) -> dict[tuple[str, str], float]:
+def _stops_calling(caller: Channels) -> float:
+    return noisy_or(other.strength for channel, other in caller.items() if channel in _CALLS_LESS)
+
+
+def _explains(callee: Channels, d: Deviation) -> float:
+    """How far a callee that deviates so is the reason of the caller's deviation, 0..1."""
+    return noisy_or(_reason(other, d, callee) for channel, other in callee.items() if channel not in _NO_REASON)
+
+
+def _reason(other: Deviation, d: Deviation, callee: Channels) -> float:
+    if other.channel == d.channel and other.harm and d.harm:
+        return other.strength * sqrt(min(1.0, other.harm / d.harm))  # ten lost seconds do not explain a thousand
+    if {other.channel, d.channel} == set(_SYMPTOMS) and d.channel not in callee:
+        return other.strength * OTHER_SYMPTOM
+    return other.strength
+
+
+def _shares(
+    residual: Mapping[str, Mapping[str, float]], strongest: Mapping[str, Channels]
+) -> dict[tuple[str, str], float]:
     """By component and channel: its part of all the trouble that channel shows.
 
-    Squared, so that many faint ones do not drown a clear one.
+    Squared, so that many faint ones do not drown a clear one; and weighed by the requests that are harmed, where
+    these are known: a high share of a handful of requests is less than a small one of thousands.
     """
-    total: defaultdict[str, float] = defaultdict(float)
-    for channels in residual.values():
-        for channel, strength in channels.items():
-            total[channel] += strength**2
-    return {
-        (component, channel): strength**2 / total[channel] if total[channel] else 0.0
+    most: defaultdict[str, float] = defaultdict(float)
+    for component, channels in residual.items():
+        for channel, left in channels.items():
+            most[channel] = max(most[channel], strongest[component][channel].harm if left else 0.0)
+    weight = {
+        (component, channel): left**2 * _part_of(strongest[component][channel].harm, most[channel])
         for component, channels in residual.items()
-        for channel, strength in channels.items()
+        for channel, left in channels.items()
     }
+    total: defaultdict[str, float] = defaultdict(float)
+    for (_, channel), value in sorted(weight.items()):
+        total[channel] += value
+    return {key: value / total[key[1]] if total[key[1]] else 0.0 for key, value in weight.items()}
+
+
+def _part_of(harm: float, most: float) -> float:
+    return harm / most if harm and most else 1.0
+
+
+def _coverage(d: Deviation, alerted: Channels, symptom: Symptom) -> float:
+    """How much of the alerted component's trouble this can account for, 0..1; 1 where it is not known.
+
+    Where the alerted component shows the same kind of trouble, what is compared is harm; where it does not, all its
+    requests: five failures of a callee are nothing to a service that answers ten thousand and does not fail.
+    """
+    own = alerted.get(d.channel)
+    if not d.harm or d.component == symptom.alerted or d.channel not in _SYMPTOMS:
+        return 1.0
+    if own is not None and own.harm:
+        return sqrt(min(1.0, d.harm / own.harm))
+    whole = symptom.calls if d.channel == "error" else symptom.seconds
+    return sqrt(min(1.0, d.harm / whole)) if whole and own is None else 1.0
+
+
+def _called_less(alerted: Channels) -> bool:
+    """Whether that it is called less is the clearest symptom of the alerted component."""
+    drop = alerted["drop"].strength if "drop" in alerted else 0.0
+    return drop > max((d.strength for c, d in alerted.items() if c in _SYMPTOMS), default=0.0)
 
 
 class _Reach:
-    """How plausible it is that a component makes the alerted one fail, by where it stands."""
+    """How plausible it is that a component makes the alerted one fail, by where it stands.
 
-    def __init__(self, topology: Topology, alerted: str) -> None:
+    Failures and slowness come from below; if the alerted component is called less, from above.
+    """
+
+    def __init__(self, topology: Topology, alerted: str, *, called_less: bool) -> None:
         self._known = topology.knows(alerted)
-        self._below = topology.distances(alerted)
-        self._topology = topology
-        self._alerted = alerted
+        self._waited = topology.waits_for(alerted)
+        self._below = topology.below(alerted)
+        self._above = topology.above(alerted)
+        self._called_less = called_less
 
     def factor(self, component: str) -> float:
-        if not self._known or component in self._below:
+        if self._called_less and component in self._above:
             return 1.0
-        return UPSTREAM if self._alerted in self._topology.distances(component) else UNREACHED
+        if not self._known or component in self._waited:
+            return 1.0
+        if component in self._below:
+            return ASYNCHRONOUS
+        return UPSTREAM if component in self._above else UNREACHED

@@ -1,391 +1,366 @@
-"""What the logs say: new, more frequent and vanished templates, and changed order of lines inside spans."""
+"""What the logs say: new, more frequent, rarer and vanished templates, and changed order of lines inside spans."""
 
-import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
-from itertools import pairwise
-from math import exp
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from functools import cached_property
+from heapq import nsmallest
+from math import exp, lgamma, log
 
-from collectors.base import LogLine, Span, template
-from graph.ranking.deviation import REPORTED, SEVERITY, Deviation, excerpt, gain, number, surely
+from collectors.base import Level, LogLine, Span, template
+from graph.ranking.deviation import MAX_EXCERPT, REPORTED, SEVERITY, Deviation, excerpt, gain, number
+from graph.ranking.stacktraces import stack_trace
+from graph.ranking.templates import Lines, Text, read
+from graph.ranking.transitions import MIN_STRENGTH, SpanId, transition_shifts
 from graph.ranking.windows import Windows
 
-_LINE_IN_LOGGER = re.compile(r"[#:]\d+$")
-MIN_STRENGTH = 0.02  # below it a deviation is noise that only costs time
-BLAME_PASSES_DOWN = 0.25
-"""A deeper deviant span takes the blame if it deviates at least this fraction as much as the one above it: a fault is
-loudest where it is reported, not where it happens; but a whisper below must not silence a shout above."""
-EARLY_END = 0.7  # between warning and error: a missing next line is how a silent failure looks
+MAX_SHIFTS = 100  # templates of one component that are handed on: five times what is listed of it at most
 MIN_EXPECTED = 3.0  # lines: to see none of them by chance happens once in twenty, the usual level of significance
+MUCH_LESS = 0.5  # of the expected lines: what people call half as much
 UNKNOWN_BEFORE = 0.3
 """What a new line says about a component that logged nothing in the baseline: perhaps nobody called it then."""
-SpanId = tuple[str, str]  # trace id, span id
-START, END = "(start)", "(end)"
-
-
-def key(line: LogLine) -> str:
-    """What makes two lines the same: logger and line number where known, else the masked message."""
-    if _LINE_IN_LOGGER.search(line.logger):
-        return line.logger
-    masked = template(line.message)
-    return f"{line.logger} {masked}" if line.logger else masked
+RECOVERED = 0.3
+"""What is left of lines that have stopped while their component works on: a trigger perhaps, but not what goes on."""
+LATE_MINUTES = 1  # the last minute of a window is seldom complete: lines are sent in batches
+ONE_INSTANCE = 0.9  # of the lines: not all, for others may fail beside it
+CHANCE = 0.05  # the usual level of significance
+_WARNING = SEVERITY["warning"]
 
 
 def deviations(lines: Iterable[tuple[str, LogLine]], spans: Sequence[Span], windows: Windows) -> list[Deviation]:
-    """All that departs in the logs; ``lines`` come with the name of their source."""
-    kept = sorted(lines, key=lambda pair: (pair[1].at, pair[1].component, key(pair[1]), pair[1].message))
-    shifts, explained = transition_shifts(kept, spans, windows)
-    return [*template_shifts(kept, windows, explained), *shifts]
+    """All that departs in the logs; ``lines`` come with the name of their source. Their order is of no matter."""
+    found = read(lines, windows)
+    shifts, explained = transition_shifts(found, spans, windows)
+    return [*_template_shifts(found, windows, explained), *shifts]
+
+
+def template_shifts(lines: Iterable[tuple[str, LogLine]], windows: Windows) -> list[Deviation]:
+    """New, more frequent, rarer and vanished templates. A warning or an error that goes away is no symptom."""
+    return _template_shifts(read(lines, windows), windows, frozenset())
+
+
+def _template_shifts(lines: Lines, windows: Windows, explained: Set[SpanId]) -> list[Deviation]:
+    """``explained`` are spans with a deeper culprit: what they log is reported, not theirs."""
+    found: list[Deviation] = []
+    reported = _reported(lines, explained, windows)
+    logs = [_ComponentLog(component, templates, windows) for component, templates in _by_component(lines).items()]
+    tried = sum(log_.tried for log_ in logs)
+    for log_ in logs:
+        shifts = [(t, s * (1.0 - (1.0 - REPORTED) * reported[t.id] / t.now)) for t, s in log_.risen()]
+        shifts = [(t, s * log_.goes_on(t)) for t, s in shifts if s >= MIN_STRENGTH]
+        found += [_more(t, s, log_) for t, s in _strongest(shifts) if s >= MIN_STRENGTH]
+        found += [_less(t, s, log_) for t, s in _strongest(log_.fallen(tried))]
+    return found
 
 
 # --- templates ----------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class _Group:
-    """Lines of one component that share a key."""
-
-    incident: int = 0
-    baseline: int = 0
-    traced: int = 0  # of those in the baseline, lines that belong to a span
-    explained: int = 0  # of those in the incident, lines of spans below which another span deviates
-    sample: LogLine | None = None  # the first in the incident window, or the last in the baseline
-    source: str = ""
-    level: float = 0.0
+_Id = tuple[str, str, Level]  # component, name, level
 
 
-def template_shifts(
-    lines: Sequence[tuple[str, LogLine]], windows: Windows, explained: Set[SpanId] = frozenset()
-) -> list[Deviation]:
-    """New and more frequent templates; ``explained`` are spans with a deeper culprit.
+@dataclass(frozen=True, eq=False)
+class _Template:
+    """Lines of one component and level with the same name, from whatever source."""
 
-    A warning or an error that goes away is no symptom.
-    """
-    groups: defaultdict[tuple[str, str], _Group] = defaultdict(_Group)
-    volume: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
-    for source, line in lines:
-        at = line.at.timestamp()
-        now, then = windows.in_incident(at), windows.in_baseline(at)
-        if not now and not then:
-            continue
-        group = groups[line.component, key(line)]
-        group.level = max(group.level, SEVERITY[line.level])
-        volume[line.component][now] += line.count
-        if now:
-            group.incident += line.count
-            group.explained += line.count * ((line.trace_id, line.span_id) in explained)
-            if group.incident == line.count or group.sample is None:
-                group.sample, group.source = line, source
-        else:
-            group.baseline += line.count
-            group.traced += line.count * bool(line.span_id)
-            if not group.incident:
-                group.sample, group.source = line, source
-    ordinary = _ordinary(groups)
-    found = [_template_shift(c, k, g, volume[c], windows) for (c, k), g in sorted(groups.items())]
-    found += [_gone(c, k, g, ordinary[c], windows) for (c, k), g in sorted(groups.items())]
-    return [d for d in found if d is not None]
+    id: _Id
+    texts: Sequence[Text]
+
+    @property
+    def name(self) -> str:
+        return self.id[1]
+
+    @property
+    def severity(self) -> float:
+        return SEVERITY[self.id[2]]
+
+    @property
+    def lines(self) -> Iterator[LogLine]:
+        """Those of the incident."""
+        return (line for text in self.texts for line in text.now)
+
+    @cached_property
+    def now(self) -> int:
+        return sum([line.count for text in self.texts for line in text.now])
+
+    @cached_property
+    def then(self) -> int:
+        return sum([line.count for text in self.texts for line in text.then])
+
+    def seasonal(self, window: int) -> int:
+        return sum(text.seasonal.get(window, 0) for text in self.texts)
+
+    @property
+    def traced(self) -> bool:
+        """Whether some of its usual lines belong to a span."""
+        return any(line.span_id for text in self.texts for line in text.then)
+
+    def minutes(self, start_s: float) -> Counter[int]:
+        """Lines of each minute of the incident that has any."""
+        counts = Counter[int]()
+        for line in self.lines:
+            counts[_minute(line, start_s)] += line.count
+        return counts
 
 
-def _ordinary(groups: Mapping[tuple[str, str], _Group]) -> dict[str, tuple[int, int]]:
-    """By component the lines below warning, in the baseline and in the incident."""
-    counts: defaultdict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
-    for (component, _), group in groups.items():
-        then, now = counts[component]
-        if group.level < SEVERITY["warning"]:
-            counts[component] = then + group.baseline, now + group.incident
-    return {component: counts[component] for component, _ in groups}
+def _by_component(lines: Lines) -> dict[str, list[_Template]]:
+    texts: defaultdict[_Id, list[Text]] = defaultdict(list)
+    for text in lines.texts:
+        texts[text.component, text.name, text.level].append(text)
+    found: defaultdict[str, list[_Template]] = defaultdict(list)
+    for id_, alike in sorted(texts.items()):
+        found[id_[0]].append(_Template(id_, sorted(alike, key=lambda text: (text.source, text.logger, text.mined))))
+    return found
 
 
-def _gone(component: str, signal: str, group: _Group, ordinary: tuple[int, int], windows: Windows) -> Deviation | None:
-    """An ordinary line that no longer comes, though its component goes on logging.
+def _reported(lines: Lines, explained: Set[SpanId], windows: Windows) -> Counter[_Id]:
+    """By template its lines in the incident that come from spans with a deeper culprit."""
+    counts = Counter[_Id]()
+    for (trace, span_id, component), told in lines.by_span.items() if explained else ():
+        if (trace, span_id) in explained:
+            for at, text, line in told:
+                counts[component, text.name, text.level] += line.count * windows.in_incident(at)
+    return counts
 
-    Not for lines of a span, where transitions know the context, nor for warnings: one that goes away is no symptom.
-    """
-    then, now = ordinary
-    if group.sample is None or group.incident or group.traced or group.level >= SEVERITY["warning"]:
-        return None
-    expected = group.baseline / then * now
-    strength = SEVERITY["warning"] ** 2 * (1.0 - exp(-expected))  # Poisson: how unlikely it is to see none
-    if expected < MIN_EXPECTED:
-        return None
-    text = template(group.sample.message)[:100]
+
+def _strongest(shifts: Iterable[tuple[_Template, float]]) -> list[tuple[_Template, float]]:
+    return nsmallest(MAX_SHIFTS, shifts, key=lambda shift: (-shift[1], shift[0].id))
+
+
+def _minute(line: LogLine, start_s: float) -> int:
+    return int((line.at.timestamp() - start_s) // 60.0)
+
+
+# --- one component ------------------------------------------------------------------------------------------------
+
+
+class _ComponentLog:
+    """All templates of one component, and which of them became more or less frequent."""
+
+    def __init__(self, component: str, templates: Sequence[_Template], windows: Windows) -> None:
+        self.component, self.windows = component, windows
+        self.now_minutes, self.then_minutes = windows.incident_minutes, windows.baseline_minutes
+        self._templates = templates
+        self._now = sum(t.now for t in templates)
+        self._then = sum(t.then for t in templates)
+        ordinary = [t for t in templates if t.severity < _WARNING]
+        self._ordinary_now = sum(t.now for t in ordinary)
+        self._ordinary_then = sum(t.then for t in ordinary)
+        minutes = [(b - a) / 60.0 for a, b in windows.seasonal]
+        volumes = [sum(t.seasonal(i) for t in templates) for i in range(len(minutes))]
+        self._seasons = [(i, length, volume) for i, (length, volume) in enumerate(zip(minutes, volumes, strict=True))]
+
+    def risen(self) -> Iterator[tuple[_Template, float]]:
+        """Templates that became more frequent, with their strength."""
+        for t in self._templates:
+            if t.now:
+                # Out of context a line says less than in its place inside a request: its level counts squared.
+                yield t, t.severity**2 * self._increase(t) * (1.0 if self._then else UNKNOWN_BEFORE)
+
+    def _increase(self, t: _Template) -> float:
+        """0..1: how surely the template became more frequent; what it also does at this hour of other days does not
+        count.
+        """
+        usual = [(t.then, self._then, self.then_minutes)]
+        usual += [(n, volume, m) for i, m, volume in self._seasons if (n := t.seasonal(i))]
+        return min(self._rise(t.now, *before) for before in usual)
+
+    def _rise(self, now: int, then: int, volume: int, minutes: float) -> float:
+        """How surely it is more, both per minute and among the component's lines.
+
+        Two measures must agree: more traffic multiplies all lines alike, and a sampled source keeps shares or rates
+        but not both.
+        """
+        rate = now / self.now_minutes
+        usual = (then + 0.5) / max(minutes, 1.0 / 60.0)  # half a line: what an unseen template may hide
+        by_time = max(0.0, 1.0 - usual / rate)
+        by_share = gain(now, self._now, then, volume) / (now / self._now) if volume else by_time
+        return min(by_time, by_share) * now / (now + 1.0)  # one line proves half
+
+    def fallen(self, tried: int) -> Iterator[tuple[_Template, float]]:
+        """Ordinary templates much rarer than before, though their component goes on logging, with their strength.
+
+        Of ``tried`` templates some are rare by chance: it counts as many times (Bonferroni). Not for lines of a span,
+        where transitions know the context, nor for warnings: one that goes away is no symptom.
+        """
+        for t, expected in self._expected:
+            if t.now < MUCH_LESS * expected:
+                sure = max(0.0, 1.0 - tried * (1.0 - _more_than(t.now, expected)))
+                strength = _WARNING**2 * (1.0 - t.now / expected) * sure
+                if strength >= MIN_STRENGTH:
+                    yield t, strength
+
+    @property
+    def tried(self) -> int:
+        """How many templates may be found to be rarer."""
+        return len(self._expected)
+
+    @cached_property
+    def _expected(self) -> list[tuple[_Template, float]]:
+        """Ordinary templates out of spans, and how many lines of them were to be expected."""
+        ordinary = ((t, self.expected(t)) for t in self._templates if t.severity < _WARNING and not t.traced)
+        return [(t, expected) for t, expected in ordinary if expected >= MIN_EXPECTED]
+
+    def expected(self, t: _Template) -> float:
+        """Lines to expect in the incident: as many per minute as before, and as many for each other ordinary line."""
+        others_now, others_then = self._ordinary_now - t.now, self._ordinary_then - t.then
+        if not t.then or others_then <= 0:
+            return 0.0
+        by_time = self.now_minutes / self.then_minutes
+        return t.then * min(by_time, others_now / others_then)
+
+    def goes_on(self, t: _Template) -> float:
+        """1 for lines that go on, down to RECOVERED for such as have stopped although their component works on.
+
+        Of m minutes with such lines, all would fall into the first part of the time by chance with its share to the
+        power of m.
+        """
+        counts = t.minutes(self.windows.incident[0])
+        first, last = self.elevated(t, counts)
+        silent = self._works_until - last - LATE_MINUTES
+        if silent <= 0:
+            return 1.0
+        active = last - first + 1
+        busy = sum(first <= minute <= last for minute in counts)
+        chance = (active / (active + silent)) ** busy
+        return RECOVERED + (1.0 - RECOVERED) * chance
+
+    @cached_property
+    def _works_until(self) -> int:
+        """The last minute of the incident with an ordinary line."""
+        ordinary = (line for t in self._templates if t.severity < _WARNING for line in t.lines)
+        last = max((line.at for line in ordinary), default=None)
+        return -1 if last is None else int((last.timestamp() - self.windows.incident[0]) // 60.0)
+
+    def elevated(self, t: _Template, counts: Mapping[int, int]) -> tuple[int, int]:
+        """First and last minute in which the template's rate is clearly higher than before.
+
+        The stretch of the largest cumulative sum of lines above Page's reference value for Poisson counts, which lies
+        between the usual and the present rate (Lucas, Technometrics 1985).
+        """
+        usual = (t.then + 0.5) / self.then_minutes
+        present = max(t.now / self.now_minutes, usual)
+        reference = (present - usual) / log(present / usual) if present > usual else usual
+        best, total, begin = float("-inf"), 0.0, 0
+        found, previous = (0, 0), -1
+        for minute, lines in sorted(counts.items()):
+            total -= reference * (minute - previous - 1)
+            if total <= 0.0:
+                total, begin = 0.0, minute
+            total += lines - reference
+            previous = minute
+            if total > best:
+                best, found = total, (begin, minute)
+        return found
+
+    def onset(self, t: _Template) -> LogLine:
+        """The first line of a new template; of a known one the first since its rate is clearly higher."""
+        start_s = self.windows.incident[0]
+        first = self.elevated(t, t.minutes(start_s))[0] if t.then else 0
+        return min((line for line in t.lines if _minute(line, start_s) >= first), key=_first)
+
+    def instance(self, t: _Template) -> tuple[str, float]:
+        """The one instance that nearly all lines come from, and its share, if others log and it is not by chance."""
+        instances = Counter[str]()
+        for line in t.lines:
+            instances[line.instance] += line.count
+        name, lines = min(instances.items(), key=lambda item: (-item[1], item[0]))
+        usual = self._instances[name] / self._now
+        if not name or lines < ONE_INSTANCE * t.now or usual >= ONE_INSTANCE or usual**lines > CHANCE:
+            return "", 0.0
+        return name, lines / t.now
+
+    @cached_property
+    def _instances(self) -> Counter[str]:
+        instances = Counter[str]()
+        for t in self._templates:
+            for line in t.lines:
+                instances[line.instance] += line.count
+        return instances
+
+
+def _first(line: LogLine) -> tuple[float, str, str, str, str]:
+    return line.at.timestamp(), line.message, line.instance, line.trace_id, line.span_id
+
+
+def _more_than(seen: int, expected: float) -> float:
+    """The chance of a Poisson count above ``seen``, which is less than half the expected one."""
+    if seen > 100:
+        return 1.0  # less than half of more than two hundred is seven standard deviations off
+    return 1.0 - sum(exp(k * log(expected) - expected - lgamma(k + 1.0)) for k in range(seen + 1))
+
+
+# --- in words -----------------------------------------------------------------------------------------------------
+
+
+def _more(t: _Template, strength: float, component: _ComponentLog) -> Deviation:
+    now, then = t.now / component.now_minutes, t.then / component.then_minutes
+    line = component.onset(t)
+    instance, share = component.instance(t)
+    was = f"{number(then)}/min before" if t.then else "never seen in the baseline"
+    where = f" {share:.0%} of them come from its instance {instance[:60]}." if instance else ""
     return Deviation(
-        component=component,
+        component=component.component,
         kind="log",
         channel="log",
-        signal=signal,
+        signal=t.name,
         strength=strength,
-        at_s=windows.incident[0],
-        observed=0.0,
-        baseline=group.baseline / windows.baseline_minutes,
-        unit="lines/min",
-        effect=expected,
-        summary=f"{component} no longer logs “{text}”: about {number(expected)} lines were expected, none came.",
-        excerpt=excerpt(group.sample.message),
-        source=group.source,
-        worse="down",
-    )
-
-
-def _template_shift(
-    component: str, signal: str, group: _Group, volume: Sequence[int], windows: Windows
-) -> Deviation | None:
-    if group.sample is None or not group.incident:
-        return None
-    # Out of context a line says less than in its place inside a request: its level counts squared.
-    strength = group.level**2 * _increase(group, volume, windows)
-    strength *= 1.0 - (1.0 - REPORTED) * group.explained / group.incident
-    if not volume[0]:
-        strength *= UNKNOWN_BEFORE
-    if strength < MIN_STRENGTH:
-        return None
-    now = group.incident / windows.incident_minutes
-    then = group.baseline / windows.baseline_minutes
-    was = f"{number(then)}/min before" if group.baseline else "never seen in the baseline"
-    return Deviation(
-        component=component,
-        kind="log",
-        channel="log",
-        signal=signal,
-        strength=strength,
-        at_s=group.sample.at.timestamp(),
+        at_s=line.at.timestamp(),
         inherited=True,
         observed=now,
         baseline=then,
         unit="lines/min",
-        effect=(now - then) / (then + 1.0 / windows.baseline_minutes),
+        effect=(now - then) / (then + 1.0 / component.then_minutes),
         summary=(
-            f"{component} logged {group.incident} {group.sample.level} line(s) like "
-            f"“{template(group.sample.message)[:100]}” ({number(now)}/min, {was})."
+            f"{component.component} logged {t.now} {t.id[2]} line(s) like “{_like(line)}” "
+            f"({number(now)}/min, {was}).{where}"
         ),
-        excerpt=excerpt(group.sample.message),
-        source=group.source,
+        excerpt=_telling(line),
+        source=_source(t, line),
+        instance=instance,
     )
 
 
-def _increase(group: _Group, volume: Sequence[int], windows: Windows) -> float:
-    """0..1: how surely the template became more frequent, both per minute and among the component's lines.
-
-    Two measures must agree: more traffic multiplies all lines alike, and a sampled source keeps shares or rates
-    but not both.
-    """
-    now = group.incident / windows.incident_minutes
-    then = (group.baseline + 0.5) / windows.baseline_minutes  # half a line: what an unseen template may hide
-    by_time = max(0.0, 1.0 - then / now)
-    by_share = gain(group.incident, volume[1], group.baseline, volume[0]) / max(group.incident / volume[1], 1e-9)
-    few = group.incident / (group.incident + 1.0)  # one line proves half
-    return min(by_time, by_share if volume[0] else by_time) * few
-
-
-# --- transitions --------------------------------------------------------------------------------------------------
-
-_Says = Callable[[str, str], float]  # component, line -> severity
-_Step = tuple[str, str, str]  # component, line A, line B that came next in the same span
-
-
-@dataclass
-class _Counts:
-    """How often each line was followed by each."""
-
-    steps: Counter[_Step] = field(default_factory=Counter)
-    starts: Counter[tuple[str, str]] = field(default_factory=Counter)
-
-    def add(self, steps: Iterable[_Step]) -> None:
-        for step in steps:
-            self.steps[step] += 1
-            self.starts[step[0], step[1]] += 1
-
-
-@dataclass(frozen=True, eq=False)
-class _Walk:
-    """The lines of one span in their order."""
-
-    component: str
-    trace_id: str
-    span_id: str
-    steps: list[_Step]
-    lines: list[LogLine]
-    at_s: float
-    source: str
-
-
-def transition_shifts(
-    lines: Sequence[tuple[str, LogLine]], spans: Sequence[Span], windows: Windows
-) -> tuple[list[Deviation], set[SpanId]]:
-    """Inside a span, "after line A comes line B" at a changed rate, blamed on the deepest deviant span of a trace.
-
-    Also the ids of all spans that have a deviant span below them.
-    """
-    severity: dict[tuple[str, str], float] = {}
-    for _, line in lines:
-        at = (line.component, key(line))
-        severity[at] = max(severity.get(at, 0.0), SEVERITY[line.level])
-    walks = _walks(lines, spans)
-    base, now = _Counts(), _Counts()
-    current = []
-    for walk in walks:
-        if windows.in_incident(walk.at_s):
-            now.add(walk.steps)
-            current.append(walk)
-        elif windows.in_baseline(walk.at_s):
-            base.add(walk.steps)
-    if not base.steps:
-        return [], set()
-    weights = _step_weights(base, now, severity)
-    parents = _parents(spans)
-    deviant = {w: step for w in current if (step := _worst_step(w, weights)) is not None}
-    depth = {(w.trace_id, w.span_id): weights[step] for w, step in deviant.items()}
-    return _blamed(deviant, weights, _explained_by_deeper(depth, parents), base, now), _above(depth, parents)
-
-
-def _walks(lines: Sequence[tuple[str, LogLine]], spans: Sequence[Span]) -> list[_Walk]:
-    operation = {(s.trace_id, s.span_id): s for s in spans}
-    by_span: defaultdict[tuple[str, str, str], list[tuple[str, LogLine]]] = defaultdict(list)
-    for source, line in lines:
-        if line.span_id:
-            by_span[line.trace_id, line.span_id, line.component].append((source, line))
-    talkative = {(s.component, s.operation) for ids in by_span if (s := operation.get((ids[0], ids[1]))) is not None}
-    walks = []
-    for (trace, span_id, component), found in sorted(by_span.items()):
-        span = operation.get((trace, span_id))
-        walks.append(_walk(component, trace, span_id, found, span))
-    silent = [
-        s
-        for s in spans
-        if (s.component, s.operation) in talkative and (s.trace_id, s.span_id, s.component) not in by_span
-    ]
-    walks.extend(_walk(s.component, s.trace_id, s.span_id, [], s) for s in silent)
-    return walks
-
-
-def _walk(component: str, trace: str, span_id: str, found: Sequence[tuple[str, LogLine]], span: Span | None) -> _Walk:
-    lines = [line for _, line in found]
-    # START carries the operation: which line comes first depends on what was called
-    names = [f"{START} {span.operation}" if span else START, *(key(line) for line in lines), END]
-    return _Walk(
-        component=component,
-        trace_id=trace,
-        span_id=span_id,
-        steps=[(component, a, b) for a, b in pairwise(names)],
-        lines=lines,
-        at_s=lines[0].at.timestamp() if lines else span.start_s if span else 0.0,
-        source=found[0][0] if found else "",
-    )
-
-
-def _step_weights(base: _Counts, now: _Counts, severity: Mapping[tuple[str, str], float]) -> dict[_Step, float]:
-    """Gained transitions with their weight 0..1. A lost line shows as a gain of whatever came in its place."""
-
-    def says(component: str, name: str) -> float:
-        return EARLY_END if name == END else severity.get((component, name), 0.0)
-
-    displaced = _displaced(base, now, says)
-    weights = {}
-    for step, hits in now.steps.items():
-        component, first, second = step
-        origin = (component, first)
-        up = surely(hits, now.starts[origin], base.steps[step], base.starts[origin])
-        level = says(component, second)
-        # an error that goes away, or a branch from WARN to INFO, is no symptom
-        if up > MIN_STRENGTH and base.starts[origin] and level >= displaced.get(origin, 0.0):
-            weights[step] = up * level
-    return weights
-
-
-def _displaced(base: _Counts, now: _Counts, says: _Says) -> dict[tuple[str, str], float]:
-    """By line A: the severity of the follower that lost most."""
-    losses: dict[tuple[str, str], tuple[float, str]] = {}
-    for (component, first, second), hits in base.steps.items():
-        origin = (component, first)
-        if not now.starts[origin]:
-            continue
-        loss = hits / base.starts[origin] - now.steps[component, first, second] / now.starts[origin]
-        losses[origin] = max(losses.get(origin, (0.0, "")), (loss, second))
-    return {origin: 0.0 if second in ("", END) else says(origin[0], second) for origin, (_, second) in losses.items()}
-
-
-def _parents(spans: Sequence[Span]) -> dict[tuple[str, str], tuple[str, str]]:
-    return {(s.trace_id, s.span_id): (s.trace_id, s.parent_id) for s in spans if s.parent_id}
-
-
-def _blamed(
-    deviant: Mapping[_Walk, _Step],
-    weights: Mapping[_Step, float],
-    explained: Set[SpanId],
-    base: _Counts,
-    now: _Counts,
-) -> list[Deviation]:
-    """For each gained transition a deviation where it is the deepest of its trace, another where it is not."""
-    charges: defaultdict[tuple[_Step, bool], list[_Walk]] = defaultdict(list)
-    for walk, step in deviant.items():
-        charges[step, (walk.trace_id, walk.span_id) in explained].append(walk)
-    return [
-        _transition(step, inherited, walks, weights[step], base, now)
-        for (step, inherited), walks in sorted(charges.items(), key=lambda item: item[0])
-    ]
-
-
-def _worst_step(walk: _Walk, weights: Mapping[_Step, float]) -> _Step | None:
-    gained = [step for step in walk.steps if weights.get(step, 0.0) >= MIN_STRENGTH]
-    return min(gained, key=lambda step: (-weights[step], step)) if gained else None
-
-
-def _explained_by_deeper(weight: Mapping[SpanId, float], parents: Mapping[SpanId, SpanId]) -> set[SpanId]:
-    """Deviant spans with a descendant that deviates enough to take their blame."""
-    explained = set()
-    for span, deep in weight.items():
-        for above in _ancestors(span, parents):
-            if above in weight and deep >= BLAME_PASSES_DOWN * weight[above]:
-                explained.add(above)
-    return explained
-
-
-def _above(spans: Iterable[SpanId], parents: Mapping[SpanId, SpanId]) -> set[SpanId]:
-    return {above for span in spans for above in _ancestors(span, parents)}
-
-
-def _ancestors(span: SpanId, parents: Mapping[SpanId, SpanId]) -> Iterator[SpanId]:
-    seen, above = {span}, parents.get(span)
-    while above is not None and above not in seen:
-        yield above
-        seen.add(above)
-        above = parents.get(above)
-
-
-def _transition(
-    step: _Step, inherited: bool, walks: Sequence[_Walk], weight: float, base: _Counts, now: _Counts
-) -> Deviation:
-    component, first, second = step
-    origin = (component, first)
-    observed = now.steps[step] / now.starts[origin]
-    before = base.steps[step] / base.starts[origin]
-    hit = len({w.trace_id for w in walks})
-    walk = min(walks, key=lambda w: (w.at_s, w.trace_id, w.span_id))
+def _less(t: _Template, strength: float, component: _ComponentLog) -> Deviation:
+    expected = component.expected(t)
+    line = max((line for text in t.texts for line in text.then), key=_first)
+    if t.now:
+        said = f"logs “{_like(line)}” far less: about {number(expected)} lines were expected, {t.now} came"
+    else:
+        said = f"no longer logs “{_like(line)}”: about {number(expected)} lines were expected, none came"
     return Deviation(
-        component=component,
+        component=component.component,
         kind="log",
-        channel="transition",
-        signal=f"{first} → {second}",
-        # one request proves half, two two thirds: few weigh less, but are never nothing
-        strength=weight * hit / (hit + 1.0) * (REPORTED if inherited else 1.0),
-        at_s=walk.at_s,
-        inherited=inherited,
-        observed=observed,
-        baseline=before,
-        unit="share",
-        effect=observed - before,
-        summary=(
-            f"Inside a request, {component} went from “{first}” straight to “{second}” in {observed:.0%} of "
-            f"{now.starts[origin]} cases, {before:.0%} before, in {hit} traces."
-        ),
-        excerpt=_excerpt(walk, step),
-        source=walk.source,
+        channel="log",
+        signal=t.name,
+        strength=strength,
+        at_s=component.windows.incident[0],
+        observed=t.now / component.now_minutes,
+        baseline=t.then / component.then_minutes,
+        unit="lines/min",
+        effect=expected - t.now,
+        summary=f"{component.component} {said}.",
+        excerpt=_telling(line),
+        source=_source(t, line),
+        worse="down",
     )
 
 
-def _excerpt(walk: _Walk, step: _Step) -> str:
-    """The lines the transition runs between."""
-    lines = [line.message for line in walk.lines if key(line) in step[1:]]
-    return excerpt("\n".join(lines[:2]))
+def _like(line: LogLine) -> str:
+    trace = stack_trace(line.message)
+    return (trace.name if trace is not None else template(line.message))[:100]
+
+
+def _telling(line: LogLine) -> str:
+    """The head of a message; of a stack trace what was logged, what was thrown and where, innermost first."""
+    trace = stack_trace(line.message)
+    if trace is None:
+        return excerpt(line.message)
+    said = line.message.partition("\n")[0].strip()[: MAX_EXCERPT // 3]
+    parts = dict.fromkeys(part for part in (said, trace.head[: MAX_EXCERPT // 3], *trace.frames) if part)
+    return excerpt("\n".join(parts))
+
+
+def _source(t: _Template, line: LogLine) -> str:
+    """The first by name of the sources that gave the line."""
+    return min((x.source for x in t.texts if any(a is line for a in (*x.now, *x.then))), default="")

@@ -2,7 +2,8 @@
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from itertools import pairwise
 
 from collectors.base import Edge, Span
@@ -10,6 +11,9 @@ from graph.state import Hop
 
 ONSET_SLACK_S = 90.0
 """How much later a cause may seem to start than its effect: one and a half of the usual one-minute metric rows."""
+SILENT_STEP = 3
+"""What a step through a component that shows nothing costs, in steps: failures seldom pass unseen; edges may lie."""
+Pair = tuple[str, str]  # caller, callee
 
 
 @dataclass(frozen=True)
@@ -18,11 +22,15 @@ class Topology:
 
     callees: Mapping[str, tuple[str, ...]]
     callers: Mapping[str, tuple[str, ...]]
+    asynchronous: frozenset[Pair] = frozenset()
+    kinds: Mapping[str, str] = field(default_factory=dict)  # what a component is, where a source knows
 
     @classmethod
     def of(cls, edges: Iterable[Edge], spans: Sequence[Span]) -> "Topology":
         """The declared edges and those the spans show."""
-        pairs = {(e.caller, e.callee) for e in edges} | _observed(spans)
+        declared = list(edges)
+        observed = _observed(spans)
+        pairs = {(e.caller, e.callee) for e in declared} | observed.keys()
         callees: dict[str, set[str]] = {}
         callers: dict[str, set[str]] = {}
         for caller, callee in pairs:
@@ -32,29 +40,61 @@ class Topology:
         return cls(
             callees={name: tuple(sorted(others)) for name, others in callees.items()},
             callers={name: tuple(sorted(others)) for name, others in callers.items()},
+            asynchronous=frozenset((e.caller, e.callee) for e in declared if e.asynchronous)
+            | {pair for pair, waited in observed.items() if not waited},
+            kinds=dict(sorted((e.callee, e.callee_kind) for e in declared if e.callee_kind)),
         )
+
+    def awaited(self, component: str) -> tuple[str, ...]:
+        """The callees whose answer the component waits for."""
+        return tuple(c for c in self.callees.get(component, ()) if (component, c) not in self.asynchronous)
 
     def knows(self, component: str) -> bool:
         """Whether any edge touches the component."""
         return component in self.callees or component in self.callers
 
-    def distances(self, component: str) -> dict[str, int]:
+    def waited_for_by(self, component: str) -> tuple[str, ...]:
+        """The callers that wait for the component's answer."""
+        return tuple(c for c in self.callers.get(component, ()) if (c, component) not in self.asynchronous)
+
+    def below(self, component: str) -> dict[str, int]:
         """Everything the component calls, directly or not, with the number of calls between."""
         return _reach(component, self.callees)
 
-    def route(self, suspect: str, alerted: str, weight: Mapping[str, float]) -> tuple[str, ...]:
-        """The shortest way from ``suspect`` up its callers to ``alerted``; of equals the one that deviates most.
+    def above(self, component: str) -> dict[str, int]:
+        """Everything that calls the component, directly or not, with the number of calls between."""
+        return _reach(component, self.callers)
+
+    def waits_for(self, component: str) -> frozenset[str]:
+        """Everything whose answer the component waits for, directly or not, itself included."""
+        found, open_ = {component}, [component]
+        while open_:
+            new = [c for c in self.awaited(open_.pop()) if c not in found]
+            found.update(new)
+            open_ += new
+        return frozenset(found)
+
+    def route(self, suspect: str, alerted: str, deviating: Mapping[str, float]) -> tuple[str, ...]:
+        """The likeliest way from ``suspect`` up its callers to ``alerted``: few steps, through what deviates.
 
         Empty if there is none.
         """
-        distance = self.distances(alerted)
-        if suspect not in distance:
-            return ()
-        way = [suspect]
-        while way[-1] != alerted:
-            nearer = [c for c in self.callers.get(way[-1], ()) if distance.get(c, -1) == distance[way[-1]] - 1]
-            way.append(min(nearer, key=lambda name: (-weight.get(name, 0.0), name)))
-        return tuple(way)
+        known = self.below(alerted)
+        queue: list[tuple[float, float, tuple[str, ...]]] = [(0.0, 0.0, (suspect,))]
+        done: set[str] = set()
+        while queue and suspect in known:
+            cost, weakness, way = heappop(queue)
+            here = way[-1]
+            if here == alerted:
+                return way
+            if here in done:
+                continue
+            done.add(here)
+            for caller in self.callers.get(here, ()):
+                if caller in known and caller not in done:
+                    step = 1 if caller in deviating or caller == alerted else SILENT_STEP
+                    heappush(queue, (cost + step, weakness - deviating.get(caller, 0.0), (*way, caller)))
+        return ()
 
 
 def causal_path(
@@ -80,6 +120,7 @@ def causal_path(
             structural=structural,
             statistical=cause in strength and effect in strength,
             temporal=_not_later(cause, effect, onset_s),
+            asynchronous=(effect, cause) in topology.asynchronous,
         )
         for cause, effect in pairwise(way or (suspect, alerted))
     )
@@ -91,14 +132,20 @@ def _not_later(cause: str, effect: str, onset_s: Mapping[str, float]) -> bool:
     return onset_s[cause] <= onset_s[effect] + ONSET_SLACK_S
 
 
-def _observed(spans: Sequence[Span]) -> set[tuple[str, str]]:
-    owner = {(s.trace_id, s.span_id): s.component for s in spans}
-    pairs = {(s.component, s.peer) for s in spans if s.kind == "client" and s.peer}
+def _observed(spans: Sequence[Span]) -> dict[Pair, bool]:
+    """Who calls whom, and whether the caller waits for the answer in any of the calls."""
+    owner = {(s.trace_id, s.span_id): s for s in spans}
+    waited: dict[Pair, bool] = {}
     for span in spans:
-        caller = owner.get((span.trace_id, span.parent_id))
-        if span.parent_id and caller is not None:
-            pairs.add((caller, span.component))
-    return pairs
+        if span.kind in ("client", "producer") and span.peer:
+            pair = span.component, span.peer
+            waited[pair] = waited.get(pair, False) or span.kind == "client"
+        caller = owner.get((span.trace_id, span.parent_id)) if span.parent_id else None
+        if caller is not None:
+            pair = caller.component, span.component
+            message = caller.kind == "producer" or span.kind == "consumer"
+            waited[pair] = waited.get(pair, False) or not message
+    return waited
 
 
 def _reach(start: str, adjacent: Mapping[str, Sequence[str]]) -> dict[str, int]:

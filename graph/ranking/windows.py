@@ -12,6 +12,7 @@ class Windows:
 
     incident: tuple[float, float]
     baselines: tuple[tuple[float, float], ...]
+    seasonal: tuple[tuple[float, float], ...] = ()  # the incident's hours on earlier days
 
     @classmethod
     def of(cls, scope: Scope) -> "Windows":
@@ -19,6 +20,7 @@ class Windows:
         return cls(
             incident=(scope.incident.start.timestamp(), scope.incident.end.timestamp()),
             baselines=tuple((w.start.timestamp(), w.end.timestamp()) for w in scope.baseline),
+            seasonal=tuple((w.start.timestamp(), w.end.timestamp()) for w in scope.seasonal),
         )
 
     def in_incident(self, epoch_s: float) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -174,7 +175,7 @@ def only_once(source: Source, found: Telemetry) -> Telemetry:
 def deployed(scope: Scope) -> Telemetry:
     """Usual lines, and a change."""
     line = LogLine(component="db", at=NOON - timedelta(minutes=30), level="warning", message="checkpoint is slow")
-    lines = tuple(line.model_copy(update={"at": line.at + timedelta(seconds=30 * n)}) for n in range(60))
+    lines = tuple(replace(line, at=line.at + timedelta(seconds=30 * n)) for n in range(60))
     return Telemetry(source="logs", logs=lines, changes=seen(scope).changes)
 
 

@@ -1,10 +1,13 @@
 """The report for people: what comes from outside takes no effect in its markdown."""
 
+import re
+from base64 import b64decode
 from datetime import UTC, datetime
+from xml.etree import ElementTree as ET
 
-from app.report import AlertOf, Report, build, markdown
-from collectors.base import Document
-from graph.state import Execution, Finding, StepResult, Verification
+from app.report import MAX_EMBEDDED, AlertOf, Report, build, markdown
+from collectors.base import Document, Edge
+from graph.state import Assessment, Evidence, Execution, Finding, Hop, StepResult, Suspect, Verification
 
 AT = datetime(2024, 12, 20, 9, 15, tzinfo=UTC)
 
@@ -78,3 +81,86 @@ def test_the_alerts_say_why_they_are_here() -> None:
     assert "| p95\\| | shop | datadog | firing since 2024-12-20 09:15:00 UTC | opened the incident | - |\n" in text
     assert "recovered since 2024-12-20 09:15:00 UTC | \\<b\\> calls it | 0.75 |\n\nand 50 more\n" in text
     assert "## Alerts" not in markdown(report())
+
+
+def pictured(charts: int = 6, points: int = 60, edges: int = 2) -> Report:
+    """With values over time and a topology."""
+    course = tuple((AT.timestamp() + 60 * n, n * 1.5) for n in range(points))
+    finding = Finding(id="E1", kind="metric", component="db", signal="cpu", at=AT, summary="up](x) <b>", points=course)
+    hop = Hop(cause="db", effect="shop", structural=True, statistical=True, temporal=False)
+    sure = Assessment(state="incident", trouble=0.99, certainty=0.4, abstains=True, why="two |rivals|")
+    return report().model_copy(
+        update={
+            "evidence": tuple(finding.model_copy(update={"id": f"E{n}"}) for n in range(1, charts + 1)),
+            "suspects": (Suspect(component="db", score=0.9, findings=("E1",), path=(hop,), affected=("shop",)),),
+            "edges": tuple(Edge(caller=f"c{n}", callee="db", source="traces") for n in range(edges)),
+            "assessment": sure,
+            "unlisted": 3,
+        }
+    )
+
+
+def embedded(text: str) -> list[str]:
+    return [b64decode(code).decode() for code in re.findall(r"\(data:image/svg\+xml;base64,([^)]*)\)", text)]
+
+
+def test_pictures_are_embedded_as_data_and_few() -> None:
+    text = markdown(pictured())
+    images = embedded(text)
+    assert len(images) == 5
+    assert [ET.fromstring(image).tag for image in images] == ["{http://www.w3.org/2000/svg}svg"] * 5
+    assert "![Topology around shop: db -\\> shop](data:" in text
+    assert "![E1: up\\](x) \\<b\\>](data:" in text
+    assert "/pictures/" not in text
+
+
+def test_embedded_pictures_are_bounded() -> None:
+    large = embedded(markdown(pictured(charts=40, points=5000, edges=500)))
+    assert large
+    assert sum(map(len, large)) * 4 / 3 <= MAX_EMBEDDED
+
+
+def test_pictures_can_be_links() -> None:
+    text = markdown(pictured(), embed=False, address="https://pilot.example/")
+    assert "data:image" not in text
+    assert "- [topology](https://pilot.example/incidents/inc_1/pictures/topology.svg)" in text
+    assert "- [E4](https://pilot.example/incidents/inc_1/pictures/E4.svg): db cpu" in text
+    assert "E5.svg" not in text
+
+
+def test_nothing_to_draw_draws_nothing() -> None:
+    assert "## Pictures" not in markdown(report())
+    assert "## Pictures" not in markdown(report(), embed=False)
+
+
+def test_the_assessment_says_when_it_is_not_sure() -> None:
+    text = markdown(pictured())
+    assert "Computed: **something is wrong** (99% sure). two \\|rivals\\|" in text
+    assert "**Not sure of the cause.** The suspects are leads, no more." in text
+    assert "Affected: shop." in text
+    assert "and 3 more that say little" in text
+    assert "## Assessment" not in markdown(report())
+
+
+def test_evidence_of_an_older_version_still_makes_a_report() -> None:
+    older = {"digest": "d", "findings": [], "suspects": [{"component": "db", "score": 0.9, "findings": []}]}
+    made = build(report().model_dump() | {"id": "inc_1"}, [{"evidence": older}], [], [], [])
+    assert (made.assessment, made.edges, made.causes, made.affected) == (None, (), (), ())
+    assert len(embedded(markdown(made))) == 1
+
+
+def test_the_report_has_what_the_ranking_found() -> None:
+    drawn = pictured()
+    evidence = Evidence(
+        digest="d",
+        findings=drawn.evidence,
+        suspects=drawn.suspects,
+        edges=drawn.edges,
+        assessment=drawn.assessment,
+        causes=("db",),
+        unlisted=3,
+    )
+    analysis = {"evidence": evidence.model_dump(mode="json")}
+    made = build(report().model_dump() | {"id": "inc_1"}, [analysis], [], [], [])
+    assert (made.assessment, made.edges, made.causes, made.unlisted) == (drawn.assessment, drawn.edges, ("db",), 3)
+    assert made.affected == ("shop",)

@@ -450,7 +450,7 @@ async def test_edges_leave_out_people_loops_and_strangers(aws: XRay) -> None:
     found = await aws.collect(scope(CHECKOUT, PAYMENT))
     assert set(found.edges) == {
         Edge(caller="checkout", callee="payment", source="xray"),
-        Edge(caller="payment", callee="postgres", source="xray"),
+        Edge(caller="payment", callee="postgres", source="xray", callee_kind="external"),
     }
 
 

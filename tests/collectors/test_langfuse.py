@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from math import isfinite
 
@@ -171,7 +171,7 @@ def old() -> Langfuse:
     return server
 
 
-def values(seen: Telemetry) -> dict[str, tuple[float, ...]]:
+def values(seen: Telemetry) -> dict[str, Sequence[float]]:
     return {series.ref.metric: series.values for series in seen.series}
 
 

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from random import Random
 
@@ -244,7 +245,7 @@ def test_characters_are_bounded() -> None:
     assert max(len(x.message) for x in kept) <= MAX_MESSAGE
     assert sum(len(x.message) for x in kept) <= MAX_CHARACTERS
     assert total(kept) == 8000
-    digest.add(line("x", 0, instance="i" * 10**6).model_copy(update={"logger": "l" * 10**6}))
+    digest.add(replace(line("x", 0, instance="i" * 10**6), logger="l" * 10**6))
     assert max(len(x.logger) + len(x.instance) for x in digest.lines()) < 1000
 
 

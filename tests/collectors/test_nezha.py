@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from app.nezha import NezhaError, cases, import_case
+from app.evaluation import Case
+from app.nezha import NezhaError, case, cases, import_case, unpacked
 from collectors.base import Scope, Target
 from collectors.replay import ReplayCollector, load_bundle
 from graph.state import Alert
@@ -119,6 +120,10 @@ async def test_a_case_becomes_a_bundle(data: Path, tmp_path: Path) -> None:
     assert (replayed.logs, replayed.series, replayed.spans) == (bundle.logs, bundle.series, bundle.spans)
 
 
+def test_a_case_in_memory_is_the_bundle_that_is_written(data: Path, tmp_path: Path) -> None:
+    assert case(data, CASE) == Case.of(load_bundle(import_case(data, CASE, tmp_path / "out")))
+
+
 def test_the_label_is_in_no_file(data: Path, tmp_path: Path) -> None:
     out = import_case(data, CASE, tmp_path / "out")
     for name in ("bundle.json", "alert.json"):
@@ -181,7 +186,35 @@ def test_a_bundle_that_cannot_be_written(data: Path, tmp_path: Path) -> None:
         import_case(data, CASE, tmp_path / "out")
 
 
-@pytest.mark.parametrize("text", ["no json", "[]", '{"08": [{}]}', '{"08": 1}'])
+def test_times_that_are_none_and_columns_that_are_missing(data: Path) -> None:
+    before = case(data, CASE)
+    trace = data / "rca_data" / "2023-01-29" / "trace" / "08_45_trace.csv"
+    strange = ["²", "9" * 30, "-1", "", "x"]
+    torn = [f"t9,s9{n},root,{FRONT},/*,{at},{at},1" for n, at in enumerate(strange)]
+    trace.write_text("\n".join([trace.read_text().rstrip("\n"), *torn]) + "\n", encoding="utf-8")
+    assert case(data, CASE) == before
+    metric = data / "rca_data" / "2023-01-29" / "metric" / "front_service.csv"
+    metric.write_text("Time,SuccessRate(%)\nx,77\n")
+    with pytest.raises(NezhaError, match=r"front_service.csv has no column TimeStamp"):
+        case(data, CASE)
+
+
+def test_an_archive_is_unpacked_for_the_days_that_are_wanted(data: Path, tmp_path: Path) -> None:
+    (data / "rca_data" / "2023-01-29" / "trace" / "readme.txt").write_text("not needed")
+    archive = tmp_path / "nezha.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(data / "rca_data", "rca_data")
+        tar.add(data / "construct_data", "construct_data")
+    with unpacked(archive, ["2023-01-29"]) as (root, ids):
+        assert ids == [CASE]
+        assert case(root, CASE) == case(data, CASE)
+        assert not list(root.rglob("readme.txt"))
+    assert not root.exists()
+    with pytest.raises(NezhaError, match="holds no list of faults of 2023-01-30"), unpacked(archive, ["2023-01-30"]):
+        pass
+
+
+@pytest.mark.parametrize("text", ["no json", "[]", '{"08": [{}]}', '{"08": 1}', '{"08": [{"inject_time": 5}]}'])
 def test_a_broken_list_of_faults(data: Path, text: str) -> None:
     (file,) = data.glob("rca_data/*/*-fault_list.json")
     file.write_text(text)

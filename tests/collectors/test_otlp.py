@@ -110,7 +110,7 @@ def test_older_libraries_and_names_of_enumerations() -> None:
     row = span(kind="SPAN_KIND_PRODUCER", status={"code": "STATUS_CODE_ERROR", "message": "broker down"})
     older: JsonValue = {"resource": {}, "instrumentationLibrarySpans": [{"spans": [row]}]}
     found = only(older)
-    assert (found.component, found.kind, found.error) == ("unknown_service", "client", "broker down")
+    assert (found.component, found.kind, found.error) == ("unknown_service", "producer", "broker down")
 
 
 def test_a_failed_span_tells_its_exception_and_a_handled_one_is_no_failure() -> None:
@@ -228,7 +228,7 @@ def test_who_answered_names_the_callee_and_edges_follow_spans_and_peers() -> Non
     body: JsonValue = {"resourceSpans": [resource("orders", calls, queries), resource("payment-svc", answers)]}
     traces.keep(kept, read(body))
     assert {s.peer for s in kept.spans if s.span_id == CLIENT} == {"payment"}
-    assert set(edges_of(kept.spans, "tempo")) == {
+    assert set(edges_of(kept.spans, "tempo", {})) == {
         Edge(caller="orders", callee="payment", source="tempo"),
         Edge(caller="orders", callee="postgresql", source="tempo"),
     }
@@ -304,3 +304,21 @@ def test_no_more_traces_than_allowed_are_taken_up() -> None:
     assert traces.new(["a", "b", "a", "c"], most=2) == (["a", "b"], 1)
     assert traces.new(["a", "d"], most=2) == ([], 1)
     traces.keep(part(), Read([]))
+
+
+def test_messages_make_asynchronous_edges_and_a_database_is_called_one() -> None:
+    def one(number: str, kind: int, parent: str = "", **told: str) -> dict[str, JsonValue]:
+        return span(spanId=number * 16, parentSpanId=parent * 16, kind=kind, attributes=pairs(told))
+
+    refunds = {"messaging.system": "kafka", "messaging.destination.name": "refunds", "server.address": "broker-7"}
+    kept, traces = part(), Traces("tempo", scope())
+    orders = resource("orders", one("1", 2), one("2", 4, "1", **refunds), one("3", 3, "1", **{"db.system": "redis"}))
+    traces.keep(kept, read({"resourceSpans": [orders, resource("billing", one("4", 5, "2", **refunds))]}))
+    told = traces.completed(Telemetry(source="tempo", spans=tuple(kept.spans))).edges
+    edges = {(edge.caller, edge.callee): edge for edge in told}
+    assert edges["orders", "refunds"].asynchronous
+    assert edges["orders", "refunds"].callee_kind == "queue"
+    assert edges["refunds", "billing"].asynchronous
+    assert edges["orders", "billing"].asynchronous
+    assert not edges["orders", "redis"].asynchronous
+    assert edges["orders", "redis"].callee_kind == "cache"

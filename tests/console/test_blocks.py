@@ -13,10 +13,11 @@ from app.console.progress import NODES, Event, sources, steps
 from app.console.texts import ENGLISH, KOREAN, language
 from app.report import AlertOf, DecisionMade, Report, TimelineEntry
 from app.security import Caller
-from collectors.base import Gap, GapReason, SeriesRef
+from collectors.base import Edge, Gap, GapReason, SeriesRef
 from graph.flow import NODES as GRAPH_NODES
 from graph.state import (
     ActionOption,
+    Assessment,
     Claim,
     EffectCheck,
     Execution,
@@ -28,6 +29,7 @@ from graph.state import (
     Rival,
     RootCause,
     StepResult,
+    Suspect,
     Verification,
 )
 
@@ -35,7 +37,8 @@ AT = datetime(2024, 12, 20, 9, 15, tzinfo=UTC)
 EVIL = '<script>alert(1)</script>"><img src=x onerror=alert(2)>&${alert(3)}{{x}}' + "w" * 300
 ALLOWED = {
     *("section", "h1", "h2", "h3", "h4", "p", "b", "span", "small", "code", "pre", "a", "time", "ul", "ol", "li"),
-    *("div", "table", "thead", "tbody", "tr", "th", "td", "article", "svg", "polyline", "header", "nav", "br"),
+    *("div", "table", "thead", "tbody", "tr", "th", "td", "article", "header", "nav", "br"),
+    *("svg", "title", "desc", "g", "rect", "path", "circle", "text"),
 }
 VOID = {"br"}
 
@@ -132,6 +135,9 @@ def report(words: str = "payment-service", status: str = "awaiting_decision", **
         "evidence": (finding,),
         "evidence_digest": "ab" * 32,
         "impact": (ImpactFigure(name=words, value=18234, unit="requests", window=words, evidence=("E1",)),),
+        "assessment": Assessment(state="incident", trouble=0.97, certainty=0.41, abstains=True, why=words),
+        "suspects": (Suspect(component=words, score=0.9, findings=("E1",), path=(hop,), affected=("checkout",)),),
+        "edges": (Edge(caller="checkout", callee=words, source="traces"),),
         "gaps": (Gap(source=words, reason=GapReason.FORBIDDEN, detail=words, mend=words),),
         "plan_revision": "abc123" if status == "awaiting_decision" else None,
         "options": (option(words), option("restart", infeasible="a deployment is in flight", tried="unchanged")),
@@ -168,6 +174,8 @@ def test_hostile_texts_stay_texts_in_every_block() -> None:
         analysis.summary(report(EVIL, status="received", admitted_at=None), ENGLISH),
         analysis.progress(made, events, ENGLISH),
         analysis.root_cause(made, ENGLISH),
+        analysis.assessment(made, ENGLISH),
+        analysis.topology(made, ENGLISH),
         analysis.impact(made, ENGLISH),
         analysis.evidence(made, ENGLISH),
         analysis.gaps(made, ENGLISH),
@@ -271,12 +279,54 @@ def test_the_root_cause_tells_verified_claims_from_others() -> None:
 
 
 def test_nothing_known_yet_says_so() -> None:
-    bare = report(status="received", root_cause=None, evidence=(), impact=(), gaps=(), options=(), history=())
+    nothing: dict[str, object] = dict.fromkeys(
+        ("evidence", "suspects", "edges", "impact", "gaps", "options", "history"), ()
+    )
+    bare = report().model_copy(update=nothing | {"status": "received", "root_cause": None, "assessment": None})
     assert "Not analysed yet" in shown(analysis.root_cause(bare, ENGLISH))
     empty = [analysis.evidence(bare, ENGLISH), analysis.impact(bare, ENGLISH), analysis.gaps(bare, ENGLISH)]
-    assert empty == ["", "", ""]
+    empty += [analysis.assessment(bare, ENGLISH), analysis.topology(bare, ENGLISH)]
+    assert empty == [""] * 5
     assert actions.options(bare, DEFAULT_ROLES, ENGLISH) == ""
     assert actions.results(bare, [], [], ENGLISH) == ""
+
+
+def test_an_unsure_assessment_says_so_in_both_languages() -> None:
+    unsure = report()
+    words = shown(analysis.assessment(unsure, ENGLISH))
+    assert "something is wrong 97% sure that anything is wrong" in words
+    assert "41% chance that the first suspect is the cause: payment-service" in words
+    assert "Not sure of the cause." in words
+    assert "Affected components checkout" in words
+    assert "원인을 확신할 수 없습니다" in shown(analysis.assessment(unsure, KOREAN))
+    sure = Assessment(state="recovered", trouble=0.9, certainty=0.8, abstains=False)
+    calm = shown(analysis.assessment(report(assessment=sure), ENGLISH))
+    assert "recovered by itself" in calm
+    assert "Not sure" not in calm
+
+
+def test_causes_that_explain_it_together_are_all_named() -> None:
+    two = tuple(Suspect(component=name, score=0.5, findings=(), affected=("web",)) for name in ("db", "cache"))
+    words = shown(analysis.assessment(report(suspects=two, causes=("cache", "db")), ENGLISH))
+    assert "Causes only together db cache" in words
+    assert "Affected components web" in words
+
+
+def test_the_topology_has_the_path_and_speaks_the_language() -> None:
+    assert "suspect 1" in shown(analysis.topology(report(), ENGLISH))
+    assert "후보 1" in shown(analysis.topology(report(), KOREAN))
+
+
+def test_the_first_findings_have_charts_and_the_others_lead_to_theirs() -> None:
+    first = report().evidence[0]
+    many = tuple(first.model_copy(update={"id": f"E{n}"}) for n in range(1, 9))
+    dull = first.model_copy(update={"id": "E9", "points": ()})
+    html = analysis.evidence(report(evidence=(*many, dull), unlisted=7), ENGLISH)
+    assert html.count("<svg") == 6
+    assert 'href="/incidents/inc_1/pictures/E7.svg?lang=en"' in html
+    assert "pictures/E6.svg" not in html
+    assert "pictures/E9.svg" not in html
+    assert "and 7 more that say little" in shown(html)
 
 
 def test_options_show_why_they_cannot_run_and_what_was_tried() -> None:

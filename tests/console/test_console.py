@@ -21,7 +21,7 @@ from app.main import create_app
 from app.security import Role, issue
 from app.settings import Settings
 from app.store import alerts, incidents
-from graph.state import ActionOption, Alert, Plan, PlanStep, Transition
+from graph.state import ActionOption, Alert, Evidence, Finding, Plan, PlanStep, Suspect, Transition
 from tests.processes import wait_until
 
 AT = datetime(2024, 12, 20, 9, 15, tzinfo=UTC)
@@ -334,3 +334,35 @@ async def test_the_page_lives_on_while_the_database_is_away(console: Console) ->
             break
     assert "does not answer" not in seen
     assert '"active": true' in seen
+
+
+async def test_pictures_are_served_to_those_signed_in_and_are_inert(console: Console) -> None:
+    incident_id = await console.incident()
+    browser = await console.browser("viewer")
+    pictures = f"/incidents/{incident_id}/pictures"
+    missing = await browser.client.get(f"{pictures}/topology.svg")
+    assert (missing.status_code, missing.headers["content-type"]) == (404, "application/problem+json")
+    assert "Nothing is known yet" in missing.json()["detail"]
+    drawn = Finding(id="E1", kind="metric", component="db", signal="cpu", at=AT, summary="s", points=((0.0, 1.0),))
+    bare = drawn.model_copy(update={"id": "E2", "points": ()})
+    suspect = Suspect(component="db", score=0.9, findings=("E1",))
+    evidence = Evidence(digest="d", findings=(drawn, bare), suspects=(suspect,))
+    async with transaction(console.pool) as connection:
+        await incidents.save_analysis(connection, incident_id, 1, evidence=evidence.model_dump(mode="json"))
+    for name, word in (("topology", "suspect 1"), ("E1", "onset")):
+        answer = await browser.client.get(f"{pictures}/{name}.svg")
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] == "image/svg+xml"
+        assert answer.headers["content-security-policy"] == "default-src 'none'; style-src 'unsafe-inline'"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["cache-control"].startswith("private")
+        assert word in answer.text
+    korean = await browser.client.get(f"{pictures}/topology.svg", params={"lang": "ko"})
+    assert "후보 1" in korean.text
+    for eid, said in (("E2", "no values over time"), ("E9", "no evidence 'E9'")):
+        answer = await browser.client.get(f"{pictures}/{eid}.svg")
+        assert (answer.status_code, said in answer.json()["detail"]) == (404, True)
+    stranger = await console.browser(None)
+    assert (await stranger.client.get(f"{pictures}/E1.svg")).status_code == 401
+    links = await browser.client.get(f"/incidents/{incident_id}/report?format=markdown&pictures=links")
+    assert f"/incidents/{incident_id}/pictures/E1.svg)" in links.text

@@ -1,6 +1,7 @@
 """SlackAlert and ContextCollector: what is looked at, for how long, and what is said of the rest."""
 
 import asyncio
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from threading import Event
@@ -168,7 +169,7 @@ def refused_now() -> Telemetry:
 async def test_what_was_read_the_first_time_only_is_not_held_to_be_new() -> None:
     meter = Source("meter", partial(errors, since=NOON - timedelta(minutes=11), source="meter"))
     usual = LogLine(component="cache", at=NOON - timedelta(minutes=30), level="warning", message="slow eviction")
-    lines = tuple(usual.model_copy(update={"at": usual.at + timedelta(seconds=30 * n)}) for n in range(60))
+    lines = tuple(replace(usual, at=usual.at + timedelta(seconds=30 * n)) for n in range(60))
     logs = Source("logs", lambda s: Telemetry(source="logs", logs=lines) if len(logs.scopes) == 1 else refused_now())
     evidence = (await collect(deps([meter, logs])))["evidence"]
     assert [s.component for s in evidence.suspects] == ["shop"]

@@ -4,6 +4,8 @@ import random
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
+from pydantic import TypeAdapter
+
 from collectors.base import (
     Change,
     Edge,
@@ -20,6 +22,7 @@ from collectors.base import (
 )
 from graph.state import Alert
 
+SPAN = TypeAdapter(Span)
 START = datetime(2024, 3, 1, 12, 0, tzinfo=UTC)
 INCIDENT = START + timedelta(hours=1)
 END = INCIDENT + timedelta(minutes=5)
@@ -113,7 +116,7 @@ def calls(failing: Mapping[tuple[str, str], str], *, every: int = 2) -> list[Spa
 
 def _request(trace: str, begin: float, errors: Mapping[tuple[str, str], str]) -> list[Span]:
     def span(name: str, parent: str, at_ms: float, ms: float, component: str, operation: str, **more: str) -> Span:
-        return Span.model_validate(
+        return SPAN.validate_python(
             {
                 "component": component,
                 "trace_id": trace,
