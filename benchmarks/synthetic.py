@@ -278,7 +278,7 @@ class _Story:
         caused = [i.caused.title for i in injections if i.caused and i.causes]
         return Truth(
             fault=self.fault,
-            causes=tuple(tuple(names[c] for c in right) for i in injections for right in i.causes),
+            causes=tuple(tuple(names[c] for c in felt.right(right, i)) for i in injections for right in i.causes),
             path=frozenset((names[a], names[b]) for way in ways for a, b in way),
             shortest=shortest,
             affected=frozenset(names[c] for c in felt.affected) if self.fault != "nothing" else frozenset(),
@@ -331,6 +331,7 @@ class _Felt:
         self.call_failing = (happened.call_failed - calm.call_failed)[:, after].max(axis=1)
         self.own_ms = calm.latency_ms.mean(axis=1)
         self.affected = {c for c in range(len(system.components)) if self._changed(c)}
+        self.fullness = np.maximum(happened.used, happened.pooled)[:, after].max(axis=1)
 
     def _changed(self, c: int) -> bool:
         return bool(
@@ -344,6 +345,16 @@ class _Felt:
     def alarming(self, c: int) -> bool:
         """Whether a usual monitor would fire: twice as slow, 3 % more errors, half the work, work that piles up."""
         return bool(self.slower[c] > 2 or self.failing[c] > 0.03 or self.fewer[c] > 2 or self.waiting[c] > 5)
+
+    def right(self, causes: Sequence[int], injection: Injection) -> Sequence[int]:
+        """The components that are a right answer: of too much load also the one that it overloads the most.
+
+        Where the requests come in one can shed them; where they wait one can add capacity. Both end it.
+        """
+        if not injection.floods or not self.affected:
+            return causes
+        fullest = max(sorted(self.affected), key=lambda c: self.fullness[c])
+        return list(dict.fromkeys([*causes, fullest]))
 
     def symptom(self, c: int) -> str:
         """What its alert would say."""

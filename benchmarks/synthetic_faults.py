@@ -64,7 +64,8 @@ class Caused:
 class Injection:
     """What was done. ``causes`` holds, for each cause, the components that are a right answer, the best first.
 
-    ``downward``: it reaches others with the requests that they get, not with the answers they wait for.
+    ``downward``: it reaches others with the requests that they get, not with the answers they wait for. ``floods``: by
+    more of them than they are built for.
     """
 
     causes: tuple[tuple[int, ...], ...]
@@ -72,6 +73,7 @@ class Injection:
     caused: Caused | None = None
     focus: Mapping[int, Focus] = field(default_factory=dict)
     downward: bool = False
+    floods: bool = False
     skipped: int | None = None
     restarted: tuple[int, ...] = ()
     stopped: tuple[int, ...] = ()
@@ -246,7 +248,7 @@ class Injector:
         """Several times the traffic comes in at an entry, and what is built for less cannot keep up."""
         at = int(self.rng.choice(self.system.entries))
         self.effects.load[at] *= 1 + (float(self.rng.uniform(1.5, 4)) * self.strength) * self._on(2.0)
-        return Injection(((at,),), "too many requests", downward=True)
+        return Injection(((at,),), "too many requests", downward=True, floods=True)
 
     def _slow_database(self) -> Injection:
         at = self._of_kind("database")

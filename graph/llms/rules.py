@@ -27,7 +27,7 @@ from graph.llms.playbooks import (
 )
 from graph.state import ActionOption, Claim, Evidence, Finding, PlanStep, Rival, RootCause, Suspect
 
-_MIN_SCORE = 0.15  # below, the ranking itself says that hardly anything departs from normal
+_MIN_SCORE = 0.15  # of evidence that was frozen before it held an assessment
 _MIN_SYMPTOMS = 1.0
 _CHANGE_BEFORE = timedelta(minutes=30)  # a change older than this is no longer «just before»
 _BUCKET = timedelta(minutes=1)  # onsets are known to the minute, so a change may seem to come after
@@ -60,7 +60,7 @@ class RulesAnalyst:
 def explain(evidence: Evidence, service: str) -> RootCause:
     """What the findings show of the first suspect; ``service`` is the one alerted on."""
     suspect = evidence.suspects[0] if evidence.suspects else None
-    if suspect is None or suspect.score < _MIN_SCORE:
+    if suspect is None or _abstains(evidence, suspect):
         return _inconclusive(evidence, service)
     own = _own_findings(suspect, evidence)
     if not own:
@@ -87,9 +87,14 @@ def explain(evidence: Evidence, service: str) -> RootCause:
     )
 
 
+def _abstains(evidence: Evidence, suspect: Suspect) -> bool:
+    return evidence.assessment.abstains if evidence.assessment else suspect.score < _MIN_SCORE
+
+
 def _inconclusive(evidence: Evidence, service: str) -> RootCause:
     strongest = evidence.findings[:3]
     what = "What was found is too weak to name a cause." if strongest else "Nothing departs from normal."
+    what = f"{what} {evidence.assessment.why}" if evidence.assessment else what
     return RootCause(
         component=None,
         category=Category.UNKNOWN.value,

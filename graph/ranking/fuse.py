@@ -17,8 +17,6 @@ EXPLAINED = 0.9
 """How much of what it inherits a callee's failure can explain: never all, a component may fail beside its callee."""
 REFUSED = 0.5
 """The same for what fails in the component itself: its own code, or its workers all waiting for the callee."""
-OTHER_SYMPTOM = 0.5
-"""How much a callee that is only slow explains of failures, or one that only fails of slowness: time-outs, retries."""
 UNREACHED = 0.3
 """What is left of a suspect the alerted service does not depend on, directly or not: edges may be missing."""
 ASYNCHRONOUS = 0.5
@@ -205,8 +203,14 @@ def _reason(other: Deviation, d: Deviation, callee: Channels) -> float:
     if other.channel == d.channel and other.harm and d.harm:
         return other.strength * sqrt(min(1.0, other.harm / d.harm))  # ten lost seconds do not explain a thousand
     if {other.channel, d.channel} == set(_SYMPTOMS) and d.channel not in callee:
-        return other.strength * OTHER_SYMPTOM
+        return other.strength * _far_off(other) ** 2
     return other.strength
+
+
+def _far_off(d: Deviation) -> float:
+    """The part of what is seen that is not usual, 0..1: calls that take twice as long seldom time out, ten times do."""
+    observed, usual = abs(d.observed or 0.0), abs(d.baseline or 0.0)
+    return abs(observed - usual) / max(observed, usual) if observed or usual else 0.0
 
 
 def _shares(

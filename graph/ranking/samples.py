@@ -63,13 +63,20 @@ def finite(series: Series) -> tuple[Floats, Floats]:
     """Times and values, ascending by time, without what is no number."""
     size = min(len(series.epoch_s), len(series.values))
     t, v = (np.asarray(column, np.float64)[:size] for column in (series.epoch_s, series.values))
-    sound = np.isfinite(t) & np.isfinite(v)
-    if not sound.all():
+    if not (_is_finite(t) and _is_finite(v)):
+        sound = np.isfinite(t) & np.isfinite(v)
         t, v = t[sound], v[sound]
     if t.size > 1 and not (t[1:] > t[:-1]).all():
         order = np.lexsort((v, t))
         t, v = t[order], v[order]
-    return t, np.clip(v, -LARGEST, LARGEST)
+    if v.size and max(v.max(), -v.min()) > LARGEST:
+        v = np.clip(v, -LARGEST, LARGEST)
+    return t, v
+
+
+def _is_finite(values: Floats) -> bool:
+    """Smallest and largest are NaN if any value is: two passes, and no copy."""
+    return not values.size or bool(np.isfinite(values.min()) and np.isfinite(values.max()))
 
 
 def within(t: Floats, windows: Iterable[tuple[float, float]]) -> Mask:

@@ -10,7 +10,7 @@ from graph.grounding import ground, known_components
 from graph.llms.playbooks import PLAYBOOKS, Category
 from graph.llms.rules import RulesAnalyst
 from graph.ranking.engine import rank
-from graph.state import ActionOption, Evidence, RootCause, Suspect
+from graph.state import ActionOption, Assessment, Evidence, RootCause, Suspect
 from tests.graph.llms import incidents
 
 
@@ -187,6 +187,16 @@ async def test_nothing_wrong_is_inconclusive_and_has_no_remedy() -> None:
     root_cause = await explained(evidence)
     assert (root_cause.component, root_cause.confidence) == (None, "inconclusive")
     assert await planned(evidence) == []
+
+
+async def test_an_abstaining_ranking_is_inconclusive_however_high_its_score() -> None:
+    evidence = incidents.pool_exhaustion()
+    assessed = Assessment(state="incident", trouble=0.9, certainty=0.4, abstains=True, why="Two are as likely.")
+    root_cause = await explained(evidence.model_copy(update={"assessment": assessed}))
+    assert (root_cause.component, root_cause.confidence) == (None, "inconclusive")
+    assert "Two are as likely." in root_cause.mechanism
+    sure = assessed.model_copy(update={"abstains": False})
+    assert (await explained(evidence.model_copy(update={"assessment": sure}))).component == "payment-service"
 
 
 async def test_a_weak_first_suspect_is_inconclusive() -> None:

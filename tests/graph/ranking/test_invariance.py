@@ -282,7 +282,9 @@ class Renaming:
         return c.model_copy(update={"component": self.component(c.component), "title": self.text(c.title)})
 
     def status(self, s: Status) -> Status:
-        return s.model_copy(update={"component": self.component(s.component)})
+        kind, mark, monitor = s.name.partition(":")  # the name of a monitor is that of the alert
+        name = kind + mark + self.text(monitor)
+        return s.model_copy(update={"component": self.component(s.component), "name": name})
 
 
 def components(given: Case) -> set[str]:
