@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import groupby, pairwise
 from math import isfinite
 from statistics import median
@@ -12,6 +11,7 @@ from collectors.base import Window
 from graph.pictures import svg
 from graph.pictures.amounts import LIMIT, amount, steps, ticks
 from graph.pictures.words import Words, words
+from graph.ranking.windows import moment as on_calendar
 from graph.state import Finding, LookedAt
 
 WIDTH, HEIGHT = 560, 160
@@ -155,8 +155,8 @@ def _change(change: Finding) -> str:
     return f"{change.id} {change.at:%H:%M} {svg.clean(change.component, 60)}: {svg.clean(change.signal, 100)}"
 
 
-def _clock(moment: float, *, date: bool = False) -> str:
-    return f"{datetime.fromtimestamp(moment, UTC):{'%Y-%m-%d %H:%M' if date else '%H:%M'}}"
+def _clock(epoch_s: float, *, date: bool = False) -> str:
+    return f"{on_calendar(epoch_s):{'%Y-%m-%d %H:%M' if date else '%H:%M'}}"
 
 
 def _legend(root: ET.Element, finding: Finding, incident: Window | None, marked: Sequence[Finding], t: Words) -> float:

@@ -5,24 +5,27 @@ two windows, and raw counts differ with it.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import exp
 
 import numpy as np
 
-from collectors.base import Span
-from graph.ranking.deviation import REPORTED, SEVERITY, Deviation, number
+from graph.ranking.deviation import (
+    BLAME_PASSES_DOWN,
+    MIN_EXPECTED,
+    MIN_STRENGTH,
+    REPORTED,
+    SEVERITY,
+    Deviation,
+    number,
+)
 from graph.ranking.edges import LOSER_SHARE
 from graph.ranking.samples import MAD_TO_SIGMA, MIN_DEVIATION
 from graph.ranking.spans import NONE, NOW, THEN, Floats, Ints, Mask, SpanTable, calls_out, grouped_median, groups
 from graph.ranking.tally import Tally, tallies, verbatim
 
-MIN_STRENGTH = 0.02  # below it a deviation is noise that only costs time
-BLAME_PASSES_DOWN = 0.25
-"""A request that misses calls further down, too, takes the blame there if it deviates this much as above: who gets a
-wrong answer does not go on. As for log lines."""
 USUALLY = 0.5  # more often than not
 SILENT = SEVERITY["info"]
 """What a missing call says about a fault, as a share of what an error says: as much as another branch among ordinary
@@ -30,29 +33,6 @@ log lines. Nothing failed, and there may have been nothing to call for."""
 MAX_EDGES = 500  # that are looked at one by one: a list of findings holds a tenth of it
 RELATIVE_FLOOR = 0.25
 """The spread of a number of calls is at least this share of its norm: a second call where there was one is a rise."""
-MIN_EXPECTED = 3.0  # calls: to see none of them by chance happens once in twenty, the usual level of significance
-
-
-def asynchronous_edges(spans: Iterable[Span]) -> frozenset[tuple[str, str]]:
-    """(caller, callee) of all edges over which only messages go: the caller does not wait for an answer.
-
-    From producer to queue, from queue to consumer, and from producer to consumer.
-    """
-    kept = list(spans)
-    sender: dict[tuple[str, str], tuple[str, str]] = {}
-    for s in kept:
-        at, one = (s.trace_id, s.span_id), (s.component, s.kind)
-        sender[at] = min(sender.get(at, one), one)  # of spans with one id always the same
-    messages: set[tuple[str, str]] = set()
-    calls: set[tuple[str, str]] = set()
-    for s in kept:
-        caller, kind = sender.get((s.trace_id, s.parent_id), (s.component, "")) if s.parent_id else (s.component, "")
-        (messages if "producer" in (kind, s.kind) or s.kind == "consumer" else calls).add((caller, s.component))
-        if s.peer and s.kind in ("client", "producer"):
-            (messages if s.kind == "producer" else calls).add((s.component, s.peer))
-        if s.peer and s.kind == "consumer":
-            messages.add((s.peer, s.component))
-    return frozenset(edge for edge in messages - calls if edge[0] != edge[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,7 +206,7 @@ def _missing_calls(context: _Context, usages: Sequence[_Usage], gone: Set[int]) 
     for _, tally in found:
         bad = tally.rows[tally.bad]
         loudest[bad] = np.maximum(loudest[bad], tally.surely)
-    below = context.table.highest_below(loudest) if found else loudest
+    below = context.table.highest_below(loudest) if found else loudest  # who gets a wrong answer does not go on
     for edge, tally in found:
         passed_on = tally.bad & (below[tally.rows] >= BLAME_PASSES_DOWN * tally.surely)
         own = replace(tally, bad=tally.bad & ~passed_on)

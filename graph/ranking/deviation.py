@@ -1,6 +1,6 @@
 """One departure from normal, as the detectors hand it to fusion."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import sqrt
 from typing import Literal
@@ -12,6 +12,17 @@ Worse = Literal["up", "down", "neutral"]
 MAX_EXCERPT = 400  # characters of verbatim text: a stack trace's head, short enough to quote forty of them
 REPORTED = 0.1
 """What is left of a failure that a deeper span of the same trace explains: worth a mention, no accusation."""
+
+MIN_STRENGTH = 0.02
+"""Below it a deviation is noise that only costs time: fifty such would not make one clear signal."""
+BLAME_PASSES_DOWN = 0.25
+"""A deeper deviant span takes the blame if it deviates at least this fraction as much as the one above it: a fault is
+loudest where it is reported, not where it happens; but a whisper below must not silence a shout above."""
+MIN_EXPECTED = 3.0
+"""Events: to see none where three were expected happens by chance once in twenty (Poisson)."""
+CHANCE = 0.05  # the usual level of significance
+ONE_INSTANCE = 0.9
+"""Of the bad events on one instance make them its own: a few may be of others that wait for it."""
 
 SEVERITY: dict[Level, float] = {"debug": 0.1, "info": 0.2, "warning": 0.5, "error": 1.0, "critical": 1.0}
 """What a line of that level says about a fault, as a share of what an error says: the levels' usual meaning."""
@@ -81,6 +92,19 @@ def noisy_or(strengths: Iterable[float]) -> float:
     for strength in sorted(strengths):
         left *= 1.0 - min(max(strength, 0.0), 1.0)
     return 1.0 - left
+
+
+def one_instance(bad: Mapping[str, int], total: float, share: Callable[[str], float]) -> str:
+    """The one instance that nearly all of ``total`` bad events are of, if there is one and not by chance; else "".
+
+    ``bad`` counts them by instance, ``share`` is an instance's part of all events. That the others are where the
+    first one is happens by chance with that share to the power of their number.
+    """
+    name, most = min(bad.items(), key=lambda item: (-item[1], item[0]), default=("", 0))
+    if not name or most < ONE_INSTANCE * total:
+        return ""
+    usual = share(name)
+    return name if usual < ONE_INSTANCE and usual ** (most - 1) < CHANCE else ""
 
 
 def excerpt(text: str) -> str:

@@ -9,6 +9,7 @@ from collectors.base import Document, Edge, Gap, Scope, Series, SeriesRef, Span,
 from graph.ranking import changes, findings, impact, knowledge, llm, logs, metrics, statuses, traces
 from graph.ranking.assessment import assess, causes_among, comparable
 from graph.ranking.deviation import Deviation
+from graph.ranking.encodable import encodable
 from graph.ranking.fuse import Ranked, Symptom, order, rank_components, residuals
 from graph.ranking.queries import Asked
 from graph.ranking.topology import Topology, causal_path
@@ -47,7 +48,7 @@ def rank(
     suspects = tuple(incident.suspect(r, numbered) for r in ranked)
     series = (s for t in telemetry for s in t.series)
     gaps = tuple(gap for t in telemetry for gap in t.gaps)
-    return Evidence(
+    evidence = Evidence(
         digest=sha256("\n".join(sorted(digests.values())).encode()).hexdigest(),
         findings=tuple(numbered.values()),
         suspects=suspects,
@@ -60,6 +61,7 @@ def rank(
         unlisted=len(found) - len(kept),
         edges=incident.edges(suspects),
     )
+    return encodable(evidence)
 
 
 def _cut(document: Document) -> Document:

@@ -3,10 +3,10 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from collectors.base import utc
 from graph.ranking.deviation import Deviation
 from graph.ranking.fuse import Ranked, order
 from graph.ranking.queries import Asked
+from graph.ranking.windows import moment
 from graph.state import Finding
 
 MAX_FINDINGS = 40
@@ -72,7 +72,7 @@ def _finding(eid: str, d: Deviation, digests: Mapping[str, str], asked: Asked) -
         kind=d.kind,
         component=d.component,
         signal=d.signal[:MAX_SIGNAL],
-        at=utc(d.at_s),
+        at=moment(d.at_s),
         observed=d.observed,
         baseline=d.baseline,
         unit=d.unit,

@@ -115,7 +115,9 @@ def rank_components(deviations: Sequence[Deviation], topology: Topology, symptom
 def order(deviation: Deviation) -> tuple[float, tuple[str, ...], float, tuple[tuple[float, float], ...]]:
     """Strongest first, ties by name and then by all that tells two apart: a total order."""
     d = deviation
-    names = (d.component, d.kind, d.signal, d.summary, d.source, d.ref.query if d.ref else "", d.excerpt)
+    measured = (d.ref.metric, d.ref.statistic, d.ref.unit, d.ref.query) if d.ref else ()
+    said = (d.component, d.kind, d.channel, d.signal, d.summary, d.source, d.query, d.excerpt, d.instance, d.link or "")
+    names = said + measured
     return -d.strength, names, d.at_s, d.points
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from collectors.base import Document
 from graph.ranking.deviation import Deviation, excerpt
-from graph.ranking.terms import MAX_TEXT, failing_terms, terms
+from graph.ranking.terms import MAX_TEXT, MIN_NAME, failing_terms, terms, whole
 
 HINT = 0.15
 """The most that a matching section is worth: somebody once saw something alike, which measures nothing now."""
@@ -18,7 +18,6 @@ MAX_DOCUMENTS = 200  # sources give their best ones first
 MAX_COMPONENTS = 5  # that one section is a finding of
 MAX_FINDINGS = 20
 MAX_NAMED = 6  # words that are named
-MIN_NAME = 3  # letters of a component's name that a text may be searched for
 
 _CAUSE = re.compile(r"\b(?:caused by|root cause|due to|because of|cause is|culprit)\b", re.IGNORECASE)
 _CAUSE_HEADING = re.compile(r"\bcauses?\b", re.IGNORECASE)
@@ -113,7 +112,7 @@ def _names(text: str, component: str) -> bool:
     name = component.strip().lower()
     if len(name) < MIN_NAME or name not in text:  # most are not, and this is quickly told
         return False
-    return bool(re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text))
+    return bool(whole(name).search(text))
 
 
 def _blamed(document: Document, told: str, about: str, failing: Mapping[str, frozenset[str]]) -> str:

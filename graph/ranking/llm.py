@@ -13,7 +13,7 @@ from math import ceil
 from statistics import median
 
 from collectors.base import LogLine, Series, Span
-from graph.ranking.deviation import Deviation, excerpt, number, quantity, surely
+from graph.ranking.deviation import MIN_STRENGTH, Deviation, excerpt, number, quantity, surely
 from graph.ranking.metrics import clock_time
 from graph.ranking.samples import MAD_TO_SIGMA, MIN_DEVIATION, finite
 from graph.ranking.semantics import meaning_of
@@ -26,7 +26,6 @@ FLOOR = 0.1
 HEADROOM = 1.5
 """Limits are bought with headroom: who asks for half as much again meets a limit of their own making; who does not is
 limited by the provider."""
-MIN_STRENGTH = 0.02  # below it a deviation is noise that only costs time
 MAX_MODELS = 50  # of one component that are looked at one by one
 MAX_FAILURES = 2_000  # failed calls whose reasons are read: more give no other mixture
 MAX_SAID = 500  # characters of an error
@@ -266,12 +265,12 @@ def _errors(ledger: _Ledger, windows: Windows, spans: Sequence[Span], logs: Sequ
             continue
         failures = _failures(ledger.component, model, windows, spans, logs)
         share, before = 100.0 * failed / calls, 100.0 * base_failed / base_calls if base_calls else 0.0
-        at_s = _first_failure(ledger, model, windows)
+        at_s = _first_failure(ledger, model, windows, (share + before) / 200.0)
         blamed, why = _blamed(ledger, model, failures, now, usual)
         yield Deviation(
             component=blamed,
             kind="metric",
-            channel="llm",
+            channel="error",  # the same failures as the series of errors counts
             signal=f"llm errors per call{{{model}}}",
             strength=strength,
             at_s=at_s,
@@ -289,9 +288,12 @@ def _errors(ledger: _Ledger, windows: Windows, spans: Sequence[Span], logs: Sequ
         )
 
 
-def _first_failure(ledger: _Ledger, model: str, windows: Windows) -> float:
-    minutes = sorted(t for t, v in ledger.rows.get(("errors", model), {}).items() if v > 0 and windows.in_incident(t))
-    return minutes[0] if minutes else windows.incident[0]
+def _first_failure(ledger: _Ledger, model: str, windows: Windows, halfway: float) -> float:
+    """The first minute of the incident in which more fail than halfway between usual and now."""
+    calls = ledger.rows.get(("calls", model), {})
+    failed = sorted(ledger.rows.get(("errors", model), {}).items())
+    minutes = (t for t, v in failed if windows.in_incident(t) and v > halfway * calls.get(t, 0.0))
+    return next(minutes, windows.incident[0])
 
 
 def _blamed(

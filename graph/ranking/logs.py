@@ -8,22 +8,31 @@ from heapq import nsmallest
 from math import exp, lgamma, log
 
 from collectors.base import Level, LogLine, Span, template
-from graph.ranking.deviation import MAX_EXCERPT, REPORTED, SEVERITY, Deviation, excerpt, gain, number
+from graph.ranking.deviation import (
+    MAX_EXCERPT,
+    MIN_EXPECTED,
+    MIN_STRENGTH,
+    REPORTED,
+    SEVERITY,
+    Deviation,
+    excerpt,
+    gain,
+    number,
+    one_instance,
+)
 from graph.ranking.stacktraces import stack_trace
 from graph.ranking.templates import Lines, Text, read
-from graph.ranking.transitions import MIN_STRENGTH, SpanId, transition_shifts
+from graph.ranking.topology import SpanId
+from graph.ranking.transitions import transition_shifts
 from graph.ranking.windows import Windows
 
 MAX_SHIFTS = 100  # templates of one component that are handed on: five times what is listed of it at most
-MIN_EXPECTED = 3.0  # lines: to see none of them by chance happens once in twenty, the usual level of significance
 MUCH_LESS = 0.5  # of the expected lines: what people call half as much
 UNKNOWN_BEFORE = 0.3
 """What a new line says about a component that logged nothing in the baseline: perhaps nobody called it then."""
 RECOVERED = 0.3
 """What is left of lines that have stopped while their component works on: a trigger perhaps, but not what goes on."""
 LATE_MINUTES = 1  # the last minute of a window is seldom complete: lines are sent in batches
-ONE_INSTANCE = 0.9  # of the lines: not all, for others may fail beside it
-CHANCE = 0.05  # the usual level of significance
 _WARNING = SEVERITY["warning"]
 
 
@@ -264,11 +273,8 @@ class _ComponentLog:
         instances = Counter[str]()
         for line in t.lines:
             instances[line.instance] += line.count
-        name, lines = min(instances.items(), key=lambda item: (-item[1], item[0]))
-        usual = self._instances[name] / self._now
-        if not name or lines < ONE_INSTANCE * t.now or usual >= ONE_INSTANCE or usual**lines > CHANCE:
-            return "", 0.0
-        return name, lines / t.now
+        name = one_instance(instances, t.now, lambda one: self._instances[one] / self._now)
+        return name, instances[name] / t.now if name else 0.0
 
     @cached_property
     def _instances(self) -> Counter[str]:
@@ -335,6 +341,7 @@ def _less(t: _Template, strength: float, component: _ComponentLog) -> Deviation:
         signal=t.name,
         strength=strength,
         at_s=component.windows.incident[0],
+        inherited=True,  # who waits for a failing callee says no more that all went well
         observed=t.now / component.now_minutes,
         baseline=t.then / component.then_minutes,
         unit="lines/min",

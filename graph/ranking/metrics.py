@@ -4,7 +4,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from math import sqrt
 
 import numpy as np
@@ -14,7 +13,7 @@ from graph.ranking import samples
 from graph.ranking.deviation import Deviation, quantity
 from graph.ranking.samples import MAD_TO_SIGMA, MIN_DEVIATION, Floats, Samples, Silence
 from graph.ranking.semantics import IMPORTANCE, SECONDS, Meaning, meaning_of, words
-from graph.ranking.windows import Windows
+from graph.ranking.windows import Windows, moment
 
 MIN_STRENGTH = 0.02  # below it a deviation is noise that only costs time
 RELATIVE_FLOOR = 0.05
@@ -28,6 +27,8 @@ DROP = 0.5
 """What fewer requests say: more than that there are more of them, as a fault somewhere above is a usual reason."""
 SILENT = 0.3  # a component whose metrics all stop is gone, or its agent is
 MAX_POINTS = 60
+EXACT = 2.0**53  # beyond it all floats are whole numbers
+ROUNDING = 1e-9  # of a value that was divided by a thousand
 USUAL = (0.05, 0.95)  # quantiles between which values are called usual in pictures
 _EXTREME = re.compile(r"p\d+(?:\.\d+)?|max", re.IGNORECASE)  # statistics that speak of the worst, not of the usual
 _FALLS = ("success", "requests")  # symptoms when they do
@@ -221,8 +222,20 @@ def _resolution(one: Samples, center: float, load: Load) -> float:
     if one.means.role in ("error", "requests"):
         events = per_sample(one.ref, one.t)
         return sqrt(max(abs(center) * events, 1.0)) / events  # Poisson: the spread of a count is its root
-    counted = center.is_integer() and bool((one.incident_v == np.floor(one.incident_v)).all())
-    return 1.0 if counted else 1e-9
+    return _written_step(np.append(one.incident_v, center), one.means.seconds)
+
+
+def _written_step(values: Floats, seconds: float) -> float:
+    """The unit of which all values are whole numbers; of times the second, or its thousandth or millionth part.
+
+    A latency in whole milliseconds stays one if it is written in seconds.
+    """
+    exact = np.clip(values, -EXACT, EXACT)
+    for unit in (1.0 / seconds, 1e-3 / seconds, 1e-6 / seconds) if seconds else (1.0,):
+        whole = exact / unit
+        if (np.abs(whole - np.round(whole)) <= ROUNDING * np.abs(whole)).all():
+            return unit
+    return 1e-9
 
 
 def _chance(percent: float, calls: float) -> float:
@@ -370,7 +383,7 @@ def _described(deviation: Deviation) -> Deviation:
 
 def clock_time(epoch_s: float) -> str:
     """Time of day in UTC."""
-    return f"{datetime.fromtimestamp(epoch_s, UTC):%H:%M:%S} UTC"
+    return f"{moment(epoch_s):%H:%M:%S} UTC"
 
 
 def median(values: Sequence[float]) -> float:

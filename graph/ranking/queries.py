@@ -7,10 +7,10 @@ from itertools import islice
 from typing import cast
 
 from collectors.base import Asks, Query, Target, Telemetry
+from graph.ranking.terms import MIN_NAME, whole
 
 MAX_QUERIES = 500  # of one source that are looked at: more pages were asked than anybody opens
 MAX_NAMES = 2_000  # of components that are looked for in queries
-MIN_NAME = 3  # letters: shorter names stand in every other word
 KINDS: Mapping[str, Asks] = {
     "metric": "metrics",
     "log": "logs",
@@ -96,7 +96,9 @@ class _Names:
     def within(self, query: Query) -> frozenset[str]:
         """The components that a query's text or link names. A name inside a longer one is not meant."""
         text = f"{query.text} {_ESCAPED.sub(_letter, query.link or '')}".lower()
-        places = [(m.start(), m.end(), name) for name in self.owners if name in text for m in _whole(name, text)]
+        places = [
+            (m.start(), m.end(), name) for name in self.owners if name in text for m in whole(name).finditer(text)
+        ]
         places.sort(key=lambda p: (p[0], -p[1]))
         named: set[str] = set()
         reached = -1
@@ -105,10 +107,6 @@ class _Names:
                 named |= self.owners[name]
             reached = max(reached, end)
         return frozenset(named)
-
-
-def _whole(name: str, text: str) -> Iterable[re.Match[str]]:
-    return re.finditer(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text)
 
 
 def _letter(escaped: re.Match[str]) -> str:

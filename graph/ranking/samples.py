@@ -38,7 +38,7 @@ class Samples:
     seasonal: tuple[float, ...]  # median at the same hours of each earlier day
     spread: float  # median absolute deviation within baselines
     count: int  # baseline samples
-    trend: tuple[float, ...] = ()  # medians of start, middle and end, if it rises steadily
+    trend: tuple[float, ...] = ()  # medians of start, middle and end, if it steadily gets worse
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,12 +194,13 @@ class _Screen:
         return np.array([m.limited for m in self.meanings])
 
     def _trends(self) -> list[tuple[float, ...]]:
-        """By row the medians of start, middle and end of baseline and incident, if it rose all the time; else none.
+        """By row the medians of start, middle and end of baseline and incident, if it got worse all along; else none.
 
         What leaks or piles up slowly lies in its own baseline already, and departs from nothing.
         """
         slow = np.array([m.role in _SLOW for m in self.meanings])
-        recent = self.before | within(self.block.t, [(self.incident_t[0], np.inf)])
+        way = np.array([-1.0 if m.worse == "down" else 1.0 for m in self.meanings])
+        recent = self.before | (self.drawn & ~self.held)
         values = self.block.values[:, recent]
         found: list[tuple[float, ...]] = [()] * len(slow)
         if not slow.any() or values.shape[1] < MIN_HISTORY:
@@ -207,8 +208,8 @@ class _Screen:
         parts = np.array_split(values, TREND_PARTS, axis=1)
         levels = [median(part) for part in parts]
         noise = median(np.concatenate([np.abs(p - m[:, None]) for p, m in zip(parts, levels, strict=True)], axis=1))
-        steps = np.diff(np.stack(levels), axis=0)
-        rise = levels[-1] - levels[0]
+        steps = way * np.diff(np.stack(levels), axis=0)
+        rise = way * (levels[-1] - levels[0])
         # steady: no step of it is less than half of what an even rise would make
         steady = (steps >= 0.5 * rise / (TREND_PARTS - 1)).all(axis=0)
         for row in np.flatnonzero(slow & steady & (rise > MIN_DEVIATION * MAD_TO_SIGMA * noise) & (rise > 0)):

@@ -8,6 +8,7 @@ from math import isfinite, sqrt
 from collectors.base import Status
 from graph.ranking.deviation import Deviation, Worse, excerpt, number
 from graph.ranking.semantics import meaning, words
+from graph.ranking.terms import whole
 from graph.ranking.windows import Windows
 
 ALARM = 0.3
@@ -29,7 +30,6 @@ _LIMIT = re.compile(
     r"\bat its (?:maximum|limit|quota)\b|\b(?:limit|quota) (?:is )?(?:reached|exceeded|exhausted)\b", re.IGNORECASE
 )
 _UNDERWAY = frozenset(["updated", "autoscaled", "rollout"])  # states that every roll-out and scaling passes through
-_UP = frozenset(["error", "latency", "saturation", "pool", "host", "backlog", "loss"])
 
 _REASONS = (
     (re.compile(r"OOM|OutOf_?Memory|exit code 137\b", re.IGNORECASE), "killed for want of memory"),
@@ -70,6 +70,8 @@ def deviations(
 def _deviation(source: str, status: Status, windows: Windows | None, own: str) -> Deviation | None:
     if not isfinite(status.observed):
         return None
+    if status.expected is not None and not isfinite(status.expected):
+        status = status.model_copy(update={"expected": None})  # nobody can expect that
     if status.name in _CLOUDWATCH or status.name.startswith((_MONITOR, _RULE)):
         return _alarm(source, status, windows, own)
     return _state(source, status)
@@ -131,8 +133,8 @@ def _at(status: Status) -> float:
 
 
 def _is_own(name: str, own: str) -> bool:
-    """Whether the alert's rule or title names the alarm as a whole: «cpu» is not «cpu-credits»."""
-    return bool(name.strip() and re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", own, re.IGNORECASE))
+    """Whether the alert's rule or title names the alarm."""
+    return bool(name.strip() and whole(name).search(own))
 
 
 # --- states -----------------------------------------------------------------------------------------------------
@@ -140,9 +142,9 @@ def _is_own(name: str, own: str) -> bool:
 
 def _state(source: str, status: Status) -> Deviation | None:
     expected = status.expected
-    if expected is None or not isfinite(expected):
+    if expected is None:
         return None
-    worse: Worse = "up" if meaning(status.name, "").role in _UP else "down"
+    worse: Worse = "up" if meaning(status.name, "").worse == "up" else "down"
     bad = status.observed > expected if worse == "up" else status.observed < expected
     limited = bool(_LIMIT.search(status.detail))
     if not bad and not limited:
@@ -180,7 +182,7 @@ def _strength(status: Status, missing: float, worse: Worse) -> float:
     if _is_share(status):  # as for all errors: a tenth of the calls counts for a third
         return min(missing, 1.0) * sqrt(status.observed)
     among = _AMONG.search(status.detail)
-    if among and float(among[1]) > 0:
+    if among and float(among[1]) > 0 and status.observed > 0:
         return min(sqrt(status.observed / float(among[1])), 1.0)
     # one may be chance; of how many is not known
     return status.observed / (status.observed + 1.0) if status.observed > 0 else min(missing, 1.0)

@@ -8,12 +8,9 @@ from math import exp
 
 import numpy as np
 
-from graph.ranking.deviation import REPORTED, Deviation, excerpt, surely
+from graph.ranking.deviation import REPORTED, Deviation, excerpt, one_instance, surely
 from graph.ranking.spans import NONE, NOW, THEN, Floats, Ints, Mask, SpanTable
 
-ONE_INSTANCE = 0.9
-"""Of the bad spans on one instance make them its own: a few may be of others that wait for it."""
-CHANCE = 0.05  # the usual level of significance
 ROUNDING = 1e-9
 LAST_PART = 2.0 / 3.0  # of the incident window are over when its last third begins
 
@@ -94,15 +91,10 @@ class Tally:
         return replace(deviation, instance=instance, summary=told)
 
     def _instance(self, component: str) -> str:
-        """Of a component that has several, if by chance less than once in twenty so many bad spans were of one."""
-        rows = self._on_the_side_of(component, self.rows[self.bad])
-        told = Counter(self.table.spans[row].instance for row in rows.tolist())
-        instance, most = min(told.items(), key=lambda one: (-one[1], one[0]), default=("", 0))
-        if not instance or most < ONE_INSTANCE * self.hits:
-            return ""
-        row = next(row for row in rows.tolist() if self.table.spans[row].instance == instance)
-        share = float(self.table.instance_share[row])
-        return instance if share < ONE_INSTANCE and share ** (len(rows) - 1) < CHANCE else ""
+        rows = self._on_the_side_of(component, self.rows[self.bad]).tolist()
+        row_of = {self.table.spans[row].instance: row for row in rows}
+        told = Counter(self.table.spans[row].instance for row in rows)
+        return one_instance(told, self.hits, lambda name: float(self.table.instance_share[row_of[name]]))
 
     def _on_the_side_of(self, component: str, rows: Ints) -> Ints:
         """The component's own spans of these calls."""

@@ -13,6 +13,7 @@ MAX_TEXT = 4_000  # characters that are looked at: the first page of a text says
 MAX_SIGNALS = 30  # of one component, strongest first: what a person would read before giving up
 VISIBLE = 0.1
 """From this strength on a signal's words count: what is barely out of the ordinary says nothing of what fails."""
+MIN_NAME = 3  # letters of a component's name that texts are searched for: shorter ones stand in every other word
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][\w.-]{2,80}")
 # what any text about running software says, whatever fails in it
@@ -57,6 +58,11 @@ def _terms(text: str) -> frozenset[str]:
 def _singular(word: str) -> str:
     plural = len(word) > MIN_LETTERS and word.endswith("s") and not word.endswith("ss")
     return word[:-1] if plural and word not in _COMMON else word
+
+
+def whole(name: str) -> re.Pattern[str]:
+    """Finds the name where it is no part of a longer one, in any casing: «cpu» is not in «cpu-credits»."""
+    return re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])", re.IGNORECASE)
 
 
 def failing_terms(found: Iterable[Deviation]) -> Mapping[str, frozenset[str]]:

@@ -14,6 +14,7 @@ ONSET_SLACK_S = 90.0
 SILENT_STEP = 3
 """What a step through a component that shows nothing costs, in steps: failures seldom pass unseen; edges may lie."""
 Pair = tuple[str, str]  # caller, callee
+SpanId = tuple[str, str]  # trace id, span id
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Topology:
             callees={name: tuple(sorted(others)) for name, others in callees.items()},
             callers={name: tuple(sorted(others)) for name, others in callers.items()},
             asynchronous=frozenset((e.caller, e.callee) for e in declared if e.asynchronous)
-            | {pair for pair, waited in observed.items() if not waited},
+            | {pair for pair, waited in observed.items() if not waited and pair[0] != pair[1]},
             kinds=dict(sorted((e.callee, e.callee_kind) for e in declared if e.callee_kind)),
         )
 
@@ -132,14 +133,30 @@ def _not_later(cause: str, effect: str, onset_s: Mapping[str, float]) -> bool:
     return onset_s[cause] <= onset_s[effect] + ONSET_SLACK_S
 
 
+def by_id(spans: Iterable[Span]) -> dict[SpanId, Span]:
+    """Of spans with the same id the first by name, in whatever order they come."""
+    known: dict[SpanId, Span] = {}
+    for span in spans:
+        first = known.setdefault((span.trace_id, span.span_id), span)
+        if first is not span and _names(span) < _names(first):
+            known[span.trace_id, span.span_id] = span
+    return known
+
+
+def _names(span: Span) -> tuple[str, str, str, str]:
+    return span.component, span.operation, span.parent_id, span.kind
+
+
 def _observed(spans: Sequence[Span]) -> dict[Pair, bool]:
     """Who calls whom, and whether the caller waits for the answer in any of the calls."""
-    owner = {(s.trace_id, s.span_id): s for s in spans}
+    owner = by_id(spans)
     waited: dict[Pair, bool] = {}
     for span in spans:
         if span.kind in ("client", "producer") and span.peer:
             pair = span.component, span.peer
             waited[pair] = waited.get(pair, False) or span.kind == "client"
+        if span.kind == "consumer" and span.peer:  # the queue it took its message from
+            waited.setdefault((span.peer, span.component), False)
         caller = owner.get((span.trace_id, span.parent_id)) if span.parent_id else None
         if caller is not None:
             pair = caller.component, span.component

@@ -5,13 +5,11 @@ from itertools import chain
 
 from collectors.base import Span
 from graph.ranking.calls import call_deviations
-from graph.ranking.deviation import Deviation
+from graph.ranking.deviation import MIN_STRENGTH, Deviation
 from graph.ranking.span_errors import error_deviations
 from graph.ranking.span_times import time_deviations
 from graph.ranking.spans import NOW, table
 from graph.ranking.windows import Windows
-
-MIN_STRENGTH = 0.02  # below it a deviation is noise that only costs time
 
 
 def deviations(spans: Iterable[tuple[str, Span]], windows: Windows) -> list[Deviation]:

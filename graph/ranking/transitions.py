@@ -7,17 +7,13 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from collectors.base import LogLine, Span
-from graph.ranking.deviation import REPORTED, SEVERITY, Deviation, excerpt, surely
+from graph.ranking.deviation import BLAME_PASSES_DOWN, MIN_STRENGTH, REPORTED, SEVERITY, Deviation, excerpt, surely
 from graph.ranking.templates import NOW, THEN, Lines, SpanOf, Told, windows_by_moment
+from graph.ranking.topology import SpanId, by_id
 from graph.ranking.windows import Windows
 
-MIN_STRENGTH = 0.02  # below it a deviation is noise that only costs time
-BLAME_PASSES_DOWN = 0.25
-"""A deeper deviant span takes the blame if it deviates at least this fraction as much as the one above it: a fault is
-loudest where it is reported, not where it happens; but a whisper below must not silence a shout above."""
 EARLY_END = 0.7  # between warning and error: a missing next line is how a silent failure looks
 START, END = "(start)", "(end)"
-SpanId = tuple[str, str]  # trace id, span id
 _Path = tuple[str, ...]  # component, and what its lines say from START to END
 _Step = tuple[str, str, str]  # component, line A, line B that came next in the same span
 
@@ -53,7 +49,7 @@ def transition_shifts(lines: Lines, spans: Sequence[Span], windows: Windows) -> 
 
     Also the ids of all spans that have a deviant span below them.
     """
-    known = _by_id(spans) if lines.by_span else {}
+    known = by_id(spans) if lines.by_span else {}
     current, normal = _walks(lines, spans, known, windows)
     base, now = _Counts.of(normal), _Counts.of({path: len(walks) for path, walks in current.items()})
     if not base.steps:
@@ -89,20 +85,6 @@ def _severity(lines: Lines) -> dict[tuple[str, str], float]:
     return worst
 
 
-def _by_id(spans: Iterable[Span]) -> dict[SpanId, Span]:
-    """Of spans with the same id the first by name, in whatever order they come."""
-    known: dict[SpanId, Span] = {}
-    for span in spans:
-        first = known.setdefault((span.trace_id, span.span_id), span)
-        if first is not span and _names(span) < _names(first):
-            known[span.trace_id, span.span_id] = span
-    return known
-
-
-def _names(span: Span) -> tuple[str, str, str]:
-    return span.component, span.operation, span.parent_id
-
-
 def _walks(
     lines: Lines, spans: Sequence[Span], known: Mapping[SpanId, Span], windows: Windows
 ) -> tuple[Mapping[_Path, list[_Walk]], Mapping[_Path, int]]:
@@ -133,10 +115,15 @@ def _walks(
         if span is not None:
             talkative.add((span.component, span.operation))
         add(component, trace, span_id, sorted(told, key=_moment) if len(told) > 1 else told, span)
+    silent: dict[tuple[SpanOf, str], Span] = {}  # each once, though several sources or answers tell of it
     for span in spans if talkative else ():
         of: SpanOf = (span.trace_id, span.span_id, span.component)
-        if (span.component, span.operation) in talkative and of not in lines.by_span:
-            add(span.component, span.trace_id, span.span_id, [], span)
+        if (span.component, span.operation) in talkative and of not in lines.by_span and windows.hold(span.start_s):
+            first = silent.setdefault((of, span.operation), span)
+            if span.start_s < first.start_s:
+                silent[of, span.operation] = span
+    for span in silent.values():
+        add(span.component, span.trace_id, span.span_id, [], span)
     return current, normal
 
 

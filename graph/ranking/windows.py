@@ -2,8 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from collectors.base import Scope
+
+CALENDAR = (datetime.min.replace(tzinfo=UTC).timestamp(), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp())
+
+
+def moment(epoch_s: float) -> datetime:
+    """Epoch seconds as UTC datetime; what lies beyond the years 1 to 9999, as their ends do elsewhere, at their end."""
+    return datetime.fromtimestamp(min(max(epoch_s, CALENDAR[0]), CALENDAR[1]), UTC)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ BEFORE, DURING = incidents.START.timestamp(), incidents.INCIDENT.timestamp()
         ("HealthyHostCount", "", "success", "down"),
         ("api_success_rate", "percent", "success", "down"),
         ("availability", "%", "success", "down"),
-        ("FreeableMemory", "bytes", "success", "down"),
+        ("FreeableMemory", "bytes", "saturation", "down"),
         ("TargetResponseTime", "s", "latency", "up"),
         ("latency.p95_ms", "ms", "latency", "up"),
         ("pool_utilization", "%", "pool", "up"),

@@ -17,7 +17,13 @@ def topology(*asynchronous: tuple[str, str]) -> Topology:
 
 
 def deviates(
-    component: str, channel: str, strength: float = 0.9, harm: float = 0.0, *, inherited: bool = True
+    component: str,
+    channel: str,
+    strength: float = 0.9,
+    harm: float = 0.0,
+    *,
+    inherited: bool = True,
+    slowness: float = 10.0,
 ) -> Deviation:
     return Deviation(
         component=component,
@@ -29,6 +35,8 @@ def deviates(
         summary=f"{component} {channel}",
         inherited=inherited,
         harm=harm,
+        observed=slowness,
+        baseline=1.0,
     )
 
 
@@ -68,10 +76,12 @@ def test_traffic_of_a_callee_explains_nothing() -> None:
     assert left["pay"]["error"] == pytest.approx(0.9)
 
 
-def test_a_callee_that_is_only_slow_explains_failures_in_part() -> None:
-    slow = residuals([deviates("pay", "error"), deviates("db", "latency")], topology())["pay"]["error"]
-    failing = residuals([deviates("pay", "error"), deviates("db", "error")], topology())["pay"]["error"]
-    assert failing < slow < 0.9
+def test_the_slower_a_callee_the_more_failures_it_explains() -> None:
+    def left(*callee: Deviation) -> float:
+        return residuals([deviates("pay", "error"), *callee], topology())["pay"]["error"]
+
+    twice, tenfold = (deviates("db", "latency", slowness=times) for times in (2.0, 10.0))
+    assert left(deviates("db", "error")) < left(tenfold) < left(twice) < left() == 0.9
 
 
 def test_saturation_is_a_reason_of_its_own_and_explains_the_callers_symptoms() -> None:

@@ -98,6 +98,7 @@ def test_whose_the_errors_are(errors: str, more_calls: float, blamed: str) -> No
     (failing,) = found(now, errors=errors).values()
     assert failing.component == blamed
     assert failing.signal == "llm errors per call{claude-x}"
+    assert failing.channel == "error", "the same failures as any series of errors: counted once"
     assert (failing.observed, failing.baseline, failing.unit) == (50.0, 0.0, "%")
     assert failing.excerpt == errors
     assert failing.harm > 0

@@ -138,3 +138,23 @@ def test_the_usual_band_is_where_the_values_were() -> None:
     assert deviation.band is not None
     low, high = deviation.band
     assert 97 < low < 100 < high < 103
+
+
+def test_memory_that_runs_out_is_seen_and_memory_that_is_freed_is_not() -> None:
+    leak = measured("FreeableMemory", lambda s: 1000.0 - 900.0 * (s + 3600) / 3900, unit="bytes")
+    (deviation,) = found(leak)
+    assert (deviation.channel, deviation.inherited) == ("saturation", False)
+    assert deviation.at_s < DURING, "it began long before"
+    freed = measured("FreeableMemory", lambda s: 100.0 + 900.0 * (s + 3600) / 3900, unit="bytes")
+    assert found(freed) == []
+
+
+def test_what_came_after_the_incident_is_no_part_of_a_leak() -> None:
+    def leak(since_s: float) -> float:
+        return 60 + 38 * (since_s + 3600) / 3900
+
+    within = measured("heap_used_percent", leak, unit="%")
+    restarted = measured(
+        "heap_used_percent", lambda s: leak(s) if s < AFTER - DURING else 20.0, unit="%", until=AFTER + 3600
+    )
+    assert [d.strength for d in found(restarted)] == pytest.approx([d.strength for d in found(within)], abs=0.05)

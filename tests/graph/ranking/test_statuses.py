@@ -127,11 +127,13 @@ def test_an_alarm_from_before_everything_is_nothing_new() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["datadog.monitor:", "cloudwatch.composite_alarm", "unhealthy by the alert rule ", "", "x"]
+    "name", ["datadog.monitor:", "cloudwatch.composite_alarm", "unhealthy by the alert rule ", "", "x", "failed_pods"]
 )
-@pytest.mark.parametrize("value", [0.0, -1e308, 1e308, float("inf"), float("nan")])
-@pytest.mark.parametrize("detail", ["", ";", "a; ALARM", "since 9999-99-99 99:99 UTC", "of 0 pods", "(" * 999])
+@pytest.mark.parametrize("value", [0.0, -1.0, -1e308, 1e308, float("inf"), float("nan")])
+@pytest.mark.parametrize(
+    "detail", ["", ";", "a; ALARM", "since 9999-99-99 99:99 UTC", "of 0 pods", "of 3 pods", "(" * 999]
+)
 def test_odd_states_do_not_raise(name: str, value: float, detail: str) -> None:
-    for expected in (None, 0.0, -1e308, float("nan")):
+    for expected in (None, 0.0, -2.0, -1e308, float("nan")):
         for deviation in statuses.deviations([("s", status(name, value, expected, detail))], WINDOWS, title="("):
             assert 0.0 <= deviation.strength <= 1.0

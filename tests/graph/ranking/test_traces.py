@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from collectors.base import Span, SpanKind
 from graph.ranking import traces
-from graph.ranking.calls import asynchronous_edges
 from graph.ranking.deviation import Deviation
 from graph.ranking.span_times import self_times
 from graph.ranking.spans import table
+from graph.ranking.topology import Topology
 from graph.ranking.windows import Windows
 from tests.graph.ranking import incidents
 
@@ -299,16 +299,20 @@ def test_a_consumer_at_work_takes_no_time_of_its_producer() -> None:
     assert times.tolist() == pytest.approx([28, 2, 500], abs=0.01)
 
 
+def messages_only(spans: Sequence[Span]) -> frozenset[tuple[str, str]]:
+    return Topology.of((), spans).asynchronous
+
+
 def test_edges_over_which_only_messages_go() -> None:
     trace = Trace("t", BEFORE)
     message(trace, 100)
     both = trace.span("mail", trace.spans[1].span_id, kind="consumer")
     edges = {("orders", "bills"), ("bills", "billing"), ("orders", "billing")}
-    assert asynchronous_edges(trace.spans) == edges | {("orders", "mail")}
+    assert messages_only(trace.spans) == edges | {("orders", "mail")}
     trace.span("orders", both, kind="server")
     call = trace.span("orders", trace.spans[0].span_id, kind="client", peer="mail")
     trace.span("mail", call)
-    assert asynchronous_edges(trace.spans) == edges
+    assert messages_only(trace.spans) == edges
 
 
 # --- any input ----------------------------------------------------------------------------------------------------
@@ -358,7 +362,7 @@ def test_any_spans_in_any_order_give_the_same(spans: list[Span], order: random.R
     shuffled = spans.copy()
     order.shuffle(shuffled)
     assert deviations(spans) == deviations(shuffled)
-    assert asynchronous_edges(spans) == asynchronous_edges(shuffled)
+    assert messages_only(spans) == messages_only(shuffled)
 
 
 def test_names_do_not_matter() -> None:
