@@ -126,7 +126,8 @@ class Edge(Model):
 
 Measures = Literal[
     "",
-    "error",  # failures, counted or as a share
+    "error",  # requests that fail, counted or as a share
+    "fault",  # failures that are no requests: restarts, deadlocks, hosts that are unhealthy
     "success",  # the other way round: availability, healthy hosts
     "latency",
     "saturation",  # how much of a resource is used

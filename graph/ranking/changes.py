@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from math import exp
 
 from collectors.base import Change, Telemetry
-from graph.ranking.deviation import Deviation, excerpt
-from graph.ranking.metrics import clock_time
+from graph.ranking.deviation import Deviation, clock_time, excerpt
 from graph.ranking.terms import failing_terms, terms
 from graph.ranking.topology import ONSET_SLACK_S, Topology
 from graph.ranking.windows import Windows

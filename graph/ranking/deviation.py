@@ -6,6 +6,7 @@ from math import sqrt
 from typing import Literal
 
 from collectors.base import Level, SeriesRef
+from graph.ranking.windows import moment
 from graph.state import FindingKind
 
 Worse = Literal["up", "down", "neutral"]
@@ -124,3 +125,8 @@ def number(value: float) -> str:
 def quantity(value: float, unit: str) -> str:
     """A number with its unit."""
     return f"{number(value)} {unit}".rstrip()
+
+
+def clock_time(epoch_s: float) -> str:
+    """Time of day in UTC."""
+    return f"{moment(epoch_s):%H:%M:%S} UTC"

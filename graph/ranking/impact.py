@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from collectors.base import Measures, Series, SeriesRef
-from graph.ranking.metrics import clock_time
+from graph.ranking.deviation import clock_time
 from graph.ranking.samples import LARGEST, finite, within
 from graph.ranking.semantics import Meaning, meaning_of, words
 from graph.ranking.topology import Topology

@@ -13,8 +13,7 @@ from math import ceil
 from statistics import median
 
 from collectors.base import LogLine, Series, Span
-from graph.ranking.deviation import MIN_STRENGTH, Deviation, excerpt, number, quantity, surely
-from graph.ranking.metrics import clock_time
+from graph.ranking.deviation import MIN_STRENGTH, Deviation, clock_time, excerpt, number, quantity, surely
 from graph.ranking.samples import MAD_TO_SIGMA, MIN_DEVIATION, finite
 from graph.ranking.semantics import meaning_of
 from graph.ranking.windows import Windows

@@ -10,10 +10,10 @@ import numpy as np
 
 from collectors.base import Series, SeriesRef
 from graph.ranking import samples
-from graph.ranking.deviation import Deviation, quantity
+from graph.ranking.deviation import Deviation, Worse, clock_time, quantity
 from graph.ranking.samples import MAD_TO_SIGMA, MIN_DEVIATION, Floats, Samples, Silence
 from graph.ranking.semantics import IMPORTANCE, SECONDS, Meaning, meaning_of, words
-from graph.ranking.windows import Windows, moment
+from graph.ranking.windows import Windows
 
 MIN_STRENGTH = 0.02  # below it a deviation is noise that only costs time
 RELATIVE_FLOOR = 0.05
@@ -168,7 +168,7 @@ def _deviation(one: Samples, load: Load, windows: Windows) -> Deviation:
     strength = _strength(one, judged, observed)
     at_s, baseline = float(one.incident_t[start]), judged.baseline
     if one.trend and (leak := _trend_strength(one, observed)) > strength:
-        strength, at_s, baseline = leak, _rising_since(one), one.trend[0]
+        strength, at_s, baseline = leak, one.rising_s, one.trend[0]
     means = one.means
     return _described(
         Deviation(
@@ -253,7 +253,8 @@ def _strength(one: Samples, judged: _Judged, observed: float) -> float:
     means, center = one.means, judged.center
     if means.limited:
         limit = _limit(one)
-        return max(_closeness(observed, limit) - _closeness(center, limit), 0.0) * IMPORTANCE[means.role]
+        closer = _closeness(observed, limit, means.worse) - _closeness(center, limit, means.worse)
+        return max(closer, 0.0) * IMPORTANCE[means.role]
     distance = judged.sign * (observed - center) / judged.scale
     significance = max(0.0, 1.0 - MIN_DEVIATION / distance) if distance > 0 else 0.0
     return significance * _relative(means, observed, center) * _importance(means, judged.sign)
@@ -270,18 +271,14 @@ def _trend_strength(one: Samples, observed: float) -> float:
     begin = one.trend[0]
     if one.means.limited:
         limit = _limit(one)
-        return max(_closeness(observed, limit) - _closeness(begin, limit), 0.0) * IMPORTANCE[one.means.role]
+        closer = _closeness(observed, limit, one.means.worse) - _closeness(begin, limit, one.means.worse)
+        return max(closer, 0.0) * IMPORTANCE[one.means.role]
     return _relative(one.means, observed, begin) * _importance(one.means, 1.0)
 
 
-def _rising_since(one: Samples) -> float:
-    """The first third of a steady rise is over."""
-    return float(one.t[len(one.t) // samples.TREND_PARTS])
-
-
-def _closeness(value: float, limit: float) -> float:
+def _closeness(value: float, limit: float, worse: Worse) -> float:
     """Queues grow with 1/(1-u): half full is harmless, the last tenth is not. The cube follows that without a pole."""
-    used = min(max(value / limit, 0.0), 1.0)
+    used = min(max((value if worse == "up" else limit - value) / limit, 0.0), 1.0)
     return used * used * used
 
 
@@ -301,6 +298,8 @@ def _relative(means: Meaning, observed: float, center: float) -> float:
 def _harm(one: Samples, excess: float, load: Load) -> float:
     """Failed requests, or seconds lost, beyond what is expected, in the incident window."""
     means = one.means
+    if means.role == "fault" or (means.role == "success" and not means.percent):
+        return 0.0  # hosts and restarts are no requests
     if means.role not in ("error", "success"):
         return min(excess * means.seconds * load.calls, samples.LARGEST)
     counted = excess * per_sample(one.ref, one.t) * one.incident_v.size
@@ -310,7 +309,14 @@ def _harm(one: Samples, excess: float, load: Load) -> float:
 def _channel(means: Meaning, sign: float) -> str:
     if means.role == "requests" and sign < 0:
         return "drop"
-    same = {"success": "error", "host": "saturation", "pool": "saturation", "earnings": "loss", "requests": "traffic"}
+    same = {
+        "success": "error",
+        "fault": "error",
+        "host": "saturation",
+        "pool": "saturation",
+        "earnings": "loss",
+        "requests": "traffic",
+    }
     return same.get(means.role, means.role)
 
 
@@ -338,13 +344,13 @@ def _gone(silent: Sequence[Silence], known: Iterable[tuple[str, Series]], window
     }
     alive = {source for source, _ in speaking}
     return [
-        _silent(source, component, found)
+        _silent(source, component, found, windows)
         for (source, component), found in sorted(stopped.items())
         if source in alive and (source, component) not in speaking
     ]
 
 
-def _silent(source: str, component: str, found: Sequence[Silence]) -> Deviation:
+def _silent(source: str, component: str, found: Sequence[Silence], windows: Windows) -> Deviation:
     last = max(found, key=lambda one: (one.last_s, one.ref.metric, one.ref.query))
     return Deviation(
         component=component,
@@ -352,7 +358,7 @@ def _silent(source: str, component: str, found: Sequence[Silence]) -> Deviation:
         channel="silence",
         signal=last.ref.metric,
         strength=SILENT,
-        at_s=last.last_s,
+        at_s=windows.clamped(last.last_s),
         summary=f"All {len(found)} metrics of {component} stopped; the last was at {clock_time(last.last_s)}.",
         inherited=True,
         effect=float(len(found)),
@@ -379,18 +385,6 @@ def _described(deviation: Deviation) -> Deviation:
         f"to {quantity(observed, deviation.unit)} from {clock_time(deviation.at_s)} on."
     )
     return replace(deviation, summary=text)
-
-
-def clock_time(epoch_s: float) -> str:
-    """Time of day in UTC."""
-    return f"{moment(epoch_s):%H:%M:%S} UTC"
-
-
-def median(values: Sequence[float]) -> float:
-    """The middle value of a few. Plain sorting: numpy costs more than it saves on them."""
-    ordered = sorted(values)
-    half = len(ordered) // 2
-    return ordered[half] if len(ordered) % 2 else ordered[half - 1] / 2.0 + ordered[half] / 2.0
 
 
 def _thinned(t: Floats, v: Floats) -> tuple[tuple[float, float], ...]:

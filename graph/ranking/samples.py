@@ -39,6 +39,7 @@ class Samples:
     spread: float  # median absolute deviation within baselines
     count: int  # baseline samples
     trend: tuple[float, ...] = ()  # medians of start, middle and end, if it steadily gets worse
+    rising_s: float = 0.0  # when the first part of a trend is over
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +154,7 @@ class _Screen:
         self.drawn = incident | held
         self.incident_t, self.incident = block.t[incident], block.values[:, incident]
         self.before = held & (block.t < self.incident_t[0])
+        self.recent = (self.before & within(block.t, windows.baselines[:1])) | incident
         self.centers, self.spread = self._baselines(windows, incident)
         self.seasonal = self._seasonal(windows)
         self.meanings = [meaning_of(one.ref) for _, one in block.rows]
@@ -200,8 +202,7 @@ class _Screen:
         """
         slow = np.array([m.role in _SLOW for m in self.meanings])
         way = np.array([-1.0 if m.worse == "down" else 1.0 for m in self.meanings])
-        recent = self.before | (self.drawn & ~self.held)
-        values = self.block.values[:, recent]
+        values = self.block.values[:, self.recent]
         found: list[tuple[float, ...]] = [()] * len(slow)
         if not slow.any() or values.shape[1] < MIN_HISTORY:
             return found
@@ -231,4 +232,5 @@ class _Screen:
             spread=float(self.spread[row]),
             count=int(self.held.sum()),
             trend=trend,
+            rising_s=float(self.block.t[self.recent][int(self.recent.sum()) // TREND_PARTS]),
         )

@@ -20,9 +20,11 @@ _SUCCESS = _words(
 )
 _ERROR = _words(
     "error errors fail fails failed failure failures fault faults exception exceptions timeout timeouts reject "
-    "rejected rejections refused throttle throttled throttles dropped drops unhealthy restart restarts retry retries "
-    "deadlock deadlocks rollback rollbacks crash crashes oom denied miss misses missed unavailable err fatal panic "
-    "severe offline underreplicated"
+    "rejected rejections refused throttle throttled throttles dropped drops retry retries denied unavailable err severe"
+)
+_FAULT = _words(
+    "unhealthy restart restarts deadlock deadlocks rollback rollbacks crash crashes oom miss misses missed fatal panic "
+    "offline underreplicated"
 )
 _LOST = _words("lost loss losses abandoned")
 _EARNED = _words("revenue sales income earnings")
@@ -97,9 +99,10 @@ _RULES = (
     # a cache that misses does not fail; that it misses more often than before is as bad
     _rule("success", "hit", _PERCENT | _RATIO | {"rate"}),
     _rule("success", "hits", _PERCENT | _RATIO),
-    _rule("error", "miss misses", _PERCENT | _RATIO, _CACHE),
+    _rule("fault", "miss misses", _PERCENT | _RATIO, _CACHE),
     _rule("traffic", "hit hits miss misses", _CACHE),
     # «failed requests» are errors and no traffic, «request duration» is latency and no traffic
+    _rule("fault", _FAULT),
     _rule("error", _ERROR),
     _rule("loss", _LOST),
     _rule("earnings", _EARNED),
@@ -148,6 +151,7 @@ _TIMED = re.compile(r"[_.](?:seconds|milliseconds|ms)(?:[_.](?:max|min|avg|mean)
 
 _WORSE: Mapping[Measures, Worse] = {
     "error": "up",
+    "fault": "up",
     "success": "down",
     "latency": "up",
     "saturation": "up",
@@ -160,6 +164,7 @@ _WORSE: Mapping[Measures, Worse] = {
 
 IMPORTANCE: dict[Measures, float] = {
     "error": 1.0,  # a failure is the symptom itself
+    "fault": 1.0,
     "success": 1.0,
     "latency": 0.9,  # slow is nearly as bad as failing, and noisier
     "backlog": 0.8,  # work piles up: someone is slow, perhaps someone else
@@ -211,7 +216,7 @@ def meaning(metric: str, unit: str, measures: Measures = "") -> Meaning:
         role=role,
         worse=worse,
         percent=in_percent,
-        limited=role in ("saturation", "pool", "host") and worse == "up" and share and not found & _UNLIMITED,
+        limited=role in ("saturation", "pool", "host") and share and not found & _UNLIMITED,
         seconds=_seconds(metric, unit) if role == "latency" else 0.0,
     )
 

@@ -22,7 +22,7 @@ BEFORE, DURING = incidents.START.timestamp(), incidents.INCIDENT.timestamp()
     [
         ("db_connection_timeouts", "", "error", "up"),
         ("HTTPCode_Target_5XX_Count", "", "error", "up"),
-        ("UnHealthyHostCount", "", "error", "up"),
+        ("UnHealthyHostCount", "", "fault", "up"),
         ("HealthyHostCount", "", "success", "down"),
         ("api_success_rate", "percent", "success", "down"),
         ("availability", "%", "success", "down"),

@@ -25,7 +25,7 @@ HTTPCode_ELB_5XX_Count | Count | error | up | unlimited
 HTTPCode_Target_4XX_Count | Count | traffic | neutral | unlimited
 HTTPCode_Target_2XX_Count | Count | requests | neutral | unlimited
 HealthyHostCount | Count | success | down | unlimited
-UnHealthyHostCount | Count | error | up | unlimited
+UnHealthyHostCount | Count | fault | up | unlimited
 ActiveConnectionCount | Count | pool | up | unlimited
 NewConnectionCount | Count | traffic | neutral | unlimited
 RejectedConnectionCount | Count | error | up | unlimited
@@ -45,8 +45,8 @@ ReplicaLag | Seconds | backlog | up | unlimited
 SwapUsage | Bytes | saturation | up | unlimited
 DBLoad |  | saturation | up | unlimited
 CPUCreditBalance | Count | saturation | down | unlimited
-BurstBalance | Percent | saturation | down | unlimited
-Deadlocks | Count/Second | error | up | unlimited
+BurstBalance | Percent | saturation | down | limited
+Deadlocks | Count/Second | fault | up | unlimited
 NetworkReceiveThroughput | Bytes/Second | traffic | neutral | unlimited
 # Lambda
 Invocations | Count | requests | neutral | unlimited
@@ -102,12 +102,12 @@ trace.http.request.duration | second | latency | up | unlimited
 trace.http.request | second | latency | up | unlimited
 trace.http.request.apdex |  | success | down | unlimited
 system.cpu.user | percent | saturation | up | limited
-system.cpu.idle | percent | saturation | down | unlimited
+system.cpu.idle | percent | saturation | down | limited
 system.cpu.iowait | percent | saturation | up | limited
 system.load.1 |  | saturation | up | unlimited
 system.mem.free | byte | saturation | down | unlimited
 system.mem.used | byte | saturation | up | unlimited
-system.mem.pct_usable | fraction | saturation | down | unlimited
+system.mem.pct_usable | fraction | saturation | down | limited
 system.disk.in_use | fraction | saturation | up | limited
 system.disk.free | byte | saturation | down | unlimited
 system.io.await | millisecond | latency | up | unlimited
@@ -119,7 +119,7 @@ docker.net.bytes_sent | byte/second | traffic | neutral | unlimited
 docker.containers.running |  | success | down | unlimited
 kubernetes.cpu.usage.total | nanocore | saturation | up | unlimited
 kubernetes.memory.usage_pct | fraction | saturation | up | limited
-kubernetes.containers.restarts |  | error | up | unlimited
+kubernetes.containers.restarts |  | fault | up | unlimited
 kubernetes.cpu.cfs.throttled.seconds | second | saturation | up | unlimited
 kubernetes.pods.running |  | success | down | unlimited
 kubernetes_state.deployment.replicas_unavailable |  | error | up | unlimited
@@ -133,8 +133,8 @@ postgresql.connections | connection | pool | up | unlimited
 postgresql.percent_usage_connections | fraction | pool | up | limited
 postgresql.rows_fetched | row/second | traffic | neutral | unlimited
 postgresql.commits | transaction/second | requests | neutral | unlimited
-postgresql.rollbacks | transaction/second | error | up | unlimited
-postgresql.deadlocks | lock/second | error | up | unlimited
+postgresql.rollbacks | transaction/second | fault | up | unlimited
+postgresql.deadlocks | lock/second | fault | up | unlimited
 postgresql.locks | lock | pool | up | unlimited
 postgresql.replication_delay | second | backlog | up | unlimited
 postgresql.transactions.idle_in_transaction | transaction | pool | up | unlimited
@@ -157,8 +157,8 @@ kafka.consumer_lag | offset | backlog | up | unlimited
 kafka.net.bytes_in.rate | byte/second | traffic | neutral | unlimited
 kafka.messages_in.rate | message/second | traffic | neutral | unlimited
 kafka.request.produce.time.99percentile | millisecond | latency | up | unlimited
-kafka.replication.under_replicated_partitions |  | error | up | unlimited
-kafka.replication.offline_partitions_count |  | error | up | unlimited
+kafka.replication.under_replicated_partitions |  | fault | up | unlimited
+kafka.replication.offline_partitions_count |  | fault | up | unlimited
 # Prometheus and OpenTelemetry
 up |  | success | down | unlimited
 pg_up |  | success | down | unlimited
@@ -190,7 +190,7 @@ container_cpu_cfs_throttled_seconds_total |  | saturation | up | unlimited
 container_memory_working_set_bytes | bytes | saturation | up | unlimited
 container_network_receive_bytes_total |  | traffic | neutral | unlimited
 container_network_receive_errors_total |  | error | up | unlimited
-container_oom_events_total |  | error | up | unlimited
+container_oom_events_total |  | fault | up | unlimited
 container_fs_usage_bytes | bytes | saturation | up | unlimited
 node_cpu_seconds_total |  | host | up | unlimited
 node_load1 |  | host | up | unlimited
@@ -199,7 +199,7 @@ node_filesystem_avail_bytes | bytes | host | down | unlimited
 node_network_receive_bytes_total |  | traffic | neutral | unlimited
 node_disk_io_time_seconds_total |  | host | up | unlimited
 node_disk_read_bytes_total |  | traffic | neutral | unlimited
-kube_pod_container_status_restarts_total |  | error | up | unlimited
+kube_pod_container_status_restarts_total |  | fault | up | unlimited
 kube_pod_status_ready |  | success | down | unlimited
 kube_deployment_status_replicas_available |  | success | down | unlimited
 kube_deployment_status_replicas_unavailable |  | error | up | unlimited
@@ -211,10 +211,10 @@ rabbitmq_queue_messages_unacked |  | backlog | up | unlimited
 kafka_consumergroup_lag |  | backlog | up | unlimited
 kafka.server:type=BrokerTopicMetrics,name=FailedFetchRequestsPerSec |  | error | up | unlimited
 pg_stat_database_xact_commit |  | requests | neutral | unlimited
-pg_stat_database_xact_rollback |  | error | up | unlimited
+pg_stat_database_xact_rollback |  | fault | up | unlimited
 pg_stat_database_blks_hit |  | traffic | neutral | unlimited
 pg_stat_database_blks_read |  | traffic | neutral | unlimited
-pg_stat_database_deadlocks |  | error | up | unlimited
+pg_stat_database_deadlocks |  | fault | up | unlimited
 pg_stat_replication_pg_wal_lsn_diff |  | unknown | neutral | unlimited
 redis_connected_clients |  | pool | up | unlimited
 redis_keyspace_misses_total |  | traffic | neutral | unlimited
@@ -227,12 +227,12 @@ error_budget_remaining | percent | loss | down | unlimited
 free_trial_signups |  | unknown | neutral | unlimited
 page_load_time | ms | latency | up | unlimited
 up_time | s | success | down | unlimited
-cache_miss_ratio |  | error | up | unlimited
+cache_miss_ratio |  | fault | up | unlimited
 thread_pool_queue_size |  | backlog | up | unlimited
 jvm_memory_pool_bytes_used | bytes | saturation | up | unlimited
 envoy_cluster_upstream_rq_total |  | requests | neutral | unlimited
 grpc_server_handling_seconds_count |  | requests | neutral | unlimited
-disk_free_percent | % | saturation | down | unlimited
+disk_free_percent | % | saturation | down | limited
 """
 METRICS = [tuple(cell.strip() for cell in line.split("|")) for line in _METRICS.splitlines() if line and line[0] != "#"]
 
