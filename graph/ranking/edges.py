@@ -1,5 +1,9 @@
 """Which end of an edge its trouble is charged to."""
 
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable
+
 import numpy as np
 
 from graph.ranking.deviation import gain
@@ -9,13 +13,14 @@ from graph.ranking.tally import share_of
 LOSER_SHARE = 0.25
 """What is left of an edge's trouble at the end that is hit less: from one edge alone nobody can be sure."""
 CLEAR_GAIN = 0.02  # below it a rise is noise
+ALIKE = 0.5  # of an edge's rise: what is less than half as bad is not the same trouble
 
 
 def blamed_ends(table: SpanTable, rows: Ints, place: Ints, callers: Ints, callees: Ints, bad: Mask) -> Ints:
     """For each edge (caller, callee) the end with more of its calls hit. ``place`` is the edge of each of the rows.
 
-    A component in trouble with several neighbours is the common end of those edges, and comes first; of equals the
-    callee.
+    A component in as much trouble with several neighbours is the common end of those edges, and comes first; of equals
+    the callee.
     """
     size, window = len(callers), table.window[rows]
     calls = np.bincount(place[window == NOW], minlength=size)
@@ -23,12 +28,29 @@ def blamed_ends(table: SpanTable, rows: Ints, place: Ints, callers: Ints, callee
     base_calls = np.bincount(place[window == THEN], minlength=size)
     base_hits = np.bincount(place[(window == THEN) & bad], minlength=size)
     counts = zip(hits.tolist(), calls.tolist(), base_hits.tolist(), base_calls.tolist(), strict=True)
-    risen = np.array([gain(*one) > CLEAR_GAIN for one in counts], np.bool_)
-    of_all = [_by_end(callers, callees, values, len(table.names)) for values in (hits, calls, risen)]
-    share, neighbours = share_of(of_all[0], of_all[1]), of_all[2]
-    more_neighbours = np.sign(neighbours[callers] - neighbours[callees])
+    rises = np.array([gain(*one) for one in counts], np.float64)
+    of_hits, of_calls = (_by_end(callers, callees, values, len(table.names)) for values in (hits, calls))
+    share = share_of(of_hits, of_calls)
+    troubles = _troubles(callers, callees, rises)
+    more_neighbours = np.sign(troubles(callers) - troubles(callees))
     more_hits = np.sign(share[callers] - share[callees])
     return np.where(2 * more_neighbours + more_hits > 0, callers, callees)
+
+
+def _troubles(callers: Ints, callees: Ints, rises: Floats) -> Callable[[Ints], Floats]:
+    """For each edge the edges of one of its ends that rose at least ``ALIKE`` as much as itself."""
+    of: defaultdict[int, list[float]] = defaultdict(list)
+    for caller, callee, rise in zip(callers.tolist(), callees.tolist(), rises.tolist(), strict=True):
+        if rise > CLEAR_GAIN:
+            of[caller].append(rise)
+            of[callee].append(rise)
+    known = {end: sorted(found) for end, found in of.items()}
+
+    def count(ends: Ints) -> Floats:
+        pairs = zip(ends.tolist(), rises.tolist(), strict=True)
+        return np.array([len(k) - bisect_left(k, ALIKE * r) for k, r in ((known.get(e, []), r) for e, r in pairs)])
+
+    return count
 
 
 def _by_end(callers: Ints, callees: Ints, values: Ints | Mask, size: int) -> Floats:
