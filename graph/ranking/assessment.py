@@ -16,7 +16,7 @@ NOTHING = 0.2
 """Below this trouble nothing is wrong: nine of ten quiet hours of the synthetic development cases stay below it."""
 ABSTAIN = 0.5
 """Below this certainty no cause is named: the first suspect would be wrong more often than right."""
-SCORE_WEIGHT, LEAD_WEIGHT, OFFSET = 1.25, 1.0, 0.75
+SCORE_WEIGHT, LEAD_WEIGHT, OFFSET = 1.25, 1.75, 0.25
 """Logistic regression of «the first suspect is right» on the logit of its score and on its lead, over the synthetic
 development cases (Platt's scaling), rounded to quarters: not on any recorded data set."""
 SEPARATE = 0.4
