@@ -6,14 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from graph.ranking.deviation import gain
+from graph.ranking.deviation import BLAME_PASSES_DOWN, gain
 from graph.ranking.spans import NOW, THEN, Floats, Ints, Mask, SpanTable
 from graph.ranking.tally import share_of
 
 LOSER_SHARE = 0.25
 """What is left of an edge's trouble at the end that is hit less: from one edge alone nobody can be sure."""
 CLEAR_GAIN = 0.02  # below it a rise is noise
-ALIKE = 0.5  # of an edge's rise: what is less than half as bad is not the same trouble
 
 
 def blamed_ends(table: SpanTable, rows: Ints, place: Ints, callers: Ints, callees: Ints, bad: Mask) -> Ints:
@@ -38,7 +37,7 @@ def blamed_ends(table: SpanTable, rows: Ints, place: Ints, callers: Ints, callee
 
 
 def _troubles(callers: Ints, callees: Ints, rises: Floats) -> Callable[[Ints], Floats]:
-    """For each edge the edges of one of its ends that rose at least ``ALIKE`` as much as itself."""
+    """For each edge the edges of one of its ends that rose at least ``BLAME_PASSES_DOWN`` as much as itself."""
     of: defaultdict[int, list[float]] = defaultdict(list)
     for caller, callee, rise in zip(callers.tolist(), callees.tolist(), rises.tolist(), strict=True):
         if rise > CLEAR_GAIN:
@@ -48,7 +47,9 @@ def _troubles(callers: Ints, callees: Ints, rises: Floats) -> Callable[[Ints], F
 
     def count(ends: Ints) -> Floats:
         pairs = zip(ends.tolist(), rises.tolist(), strict=True)
-        return np.array([len(k) - bisect_left(k, ALIKE * r) for k, r in ((known.get(e, []), r) for e, r in pairs)])
+        return np.array(
+            [len(k) - bisect_left(k, BLAME_PASSES_DOWN * r) for k, r in ((known.get(e, []), r) for e, r in pairs)]
+        )
 
     return count
 
