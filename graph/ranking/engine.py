@@ -10,7 +10,7 @@ from graph.ranking import changes, findings, impact, knowledge, llm, logs, metri
 from graph.ranking.assessment import assess, causes_among, comparable
 from graph.ranking.deviation import Deviation
 from graph.ranking.encodable import encodable
-from graph.ranking.fuse import Ranked, Symptom, order, rank_components, residuals
+from graph.ranking.fuse import Ranked, Symptom, order, passed_on, rank_components, residuals
 from graph.ranking.queries import Asked
 from graph.ranking.topology import Topology, causal_path
 from graph.ranking.windows import Windows
@@ -24,7 +24,7 @@ MAX_AFFECTED = 20
 MAX_EDGES = 80  # of the picture: more cannot be read
 CLEAR = 0.2
 """From this strength on a deviation counts as visible: it dates a component's onset and its part in a causal path."""
-_CONTEXT = ("change", "knowledge")  # what is no trouble of its own
+_CONTEXT = ("change", "knowledge", "topology")  # what is no trouble that was seen in the component itself
 
 
 def rank(
@@ -164,6 +164,7 @@ def _deviations(
         *statuses.deviations(states, windows, rule=alert.rule, title=alert.title),
         *llm.deviations(series, windows, spans, lines),
     ]
+    found += passed_on(found, topology, alert.service)
     own = {c: max(channels.values()) for c, channels in residuals(found, topology).items()}
     changed = ((t.source, c) for t in telemetry for c in t.changes)
     seen = changes.seen(telemetry)

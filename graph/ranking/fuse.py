@@ -85,7 +85,6 @@ class Symptom:
 
 def rank_components(deviations: Sequence[Deviation], topology: Topology, symptom: Symptom) -> list[Ranked]:
     """Components in a total order: weight, then name. Components below MIN_SCORE are left out."""
-    deviations = [*deviations, *passed_on(deviations, topology, symptom.alerted)]
     strongest = strongest_by_channel(deviations)
     residual = residuals(deviations, topology)
     shares = _shares(residual, strongest)
@@ -160,6 +159,7 @@ def _charged(d: Deviation, components: Sequence[str], channel: str, why: str) ->
         replace(
             d,
             component=component,
+            kind="topology",
             channel=channel,
             strength=d.strength / len(components),
             summary=f"{component}: {why}. {d.summary}",

@@ -5,7 +5,7 @@ import pytest
 from collectors.base import Edge
 from graph.ranking.assessment import causes_among
 from graph.ranking.deviation import Deviation
-from graph.ranking.fuse import Ranked, Symptom, rank_components, residuals
+from graph.ranking.fuse import Ranked, Symptom, passed_on, rank_components, residuals
 from graph.ranking.topology import Topology, causal_path
 
 EDGES = (("web", "shop"), ("shop", "pay"), ("shop", "stock"), ("pay", "db"), ("crawler", "web"), ("web", "mail"))
@@ -127,3 +127,21 @@ def test_the_path_goes_through_what_deviates_rather_than_the_shortest_way() -> N
     path = causal_path(graph, "db", "web", deviating, dict.fromkeys(deviating, 0.0))
     assert [hop.effect for hop in path] == ["b", "a", "web"]
     assert all(hop.structural and hop.statistical and hop.temporal for hop in path)
+
+
+def test_work_that_waits_in_a_queue_is_held_against_its_consumer() -> None:
+    edges = (("shop", "queue"), ("queue", "worker"))
+    graph = Topology.of((Edge(caller=a, callee=b, source="t", asynchronous=True) for a, b in edges), [])
+    found = [deviates("queue", "backlog"), deviates("worker", "drop", 0.4)]
+    found += passed_on(found, graph, "shop")
+    assert names(rank_components(found, graph, Symptom("shop")))[0] == "worker"
+    assert [d.kind for d in found if d.component == "worker"] == ["metric", "topology"]
+
+
+def test_calls_that_stay_away_are_held_against_the_caller_who_still_gets_his() -> None:
+    found = [deviates("db", "drop", 0.4)]
+    found += passed_on(found, topology(), "db")
+    assert names(rank_components(found, topology(), Symptom("db")))[0] == "pay"
+    passed = [deviates("db", "drop", 0.4), deviates("pay", "drop", 0.4)]
+    passed += passed_on(passed, topology(), "db")
+    assert names(rank_components(passed, topology(), Symptom("db")))[0] == "shop"
