@@ -190,11 +190,12 @@ def _sentences(path: Path, tree: yaml.Node | None, error: ValidationError) -> It
 
 def _check_dependencies(path: Path, tree: yaml.Node | None, parsed: AutopilotYaml) -> None:
     for name, service in parsed.services.items():
-        for index, dependency in enumerate(service.depends_on):
+        named = {"depends_on": service.depends_on, "sends_to": service.sends_to}
+        for field, index, dependency in ((f, i, d) for f, many in named.items() for i, d in enumerate(many)):
             if dependency not in parsed.services:
-                line = _line(tree, ("services", name, "depends_on", index))
+                line = _line(tree, ("services", name, field, index))
                 raise CatalogueError(
-                    f"{path}:{line}: services.{name}.depends_on: {dependency!r} is not a service of this catalogue."
+                    f"{path}:{line}: services.{name}.{field}: {dependency!r} is not a service of this catalogue."
                     f" Add it under services:, even if it has no resources ({dependency}: {{}})."
                 )
 

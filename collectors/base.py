@@ -112,6 +112,9 @@ class Target(KnownAs):
     target_group: str | None = Field(default=None, description="CloudWatch dimension, e.g. targetgroup/pay/6d0e")
 
 
+CalleeKind = Literal["", "service", "database", "cache", "queue", "external"]
+
+
 class Edge(Model):
     """``caller`` calls ``callee``. ``source`` says who knows: catalogue, traces, …"""
 
@@ -119,9 +122,7 @@ class Edge(Model):
     callee: str
     source: str
     asynchronous: bool = Field(default=False, description="A message or an event: the caller does not wait")
-    callee_kind: Literal["", "service", "database", "cache", "queue", "external"] = Field(
-        default="", description="What the callee is, where the source knows"
-    )
+    callee_kind: CalleeKind = Field(default="", description="What the callee is, where the source knows")
 
 
 Measures = Literal[

@@ -9,7 +9,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from collectors.base import Edge, KnownAs, Target
+from collectors.base import CalleeKind, Edge, KnownAs, Target
 from executors.base import Resource
 
 
@@ -29,7 +29,11 @@ class Service(KnownAs):
     owner: str = ""
     tier: int = Field(default=3, ge=1, le=5, description="1 is the most critical")
     description: str = ""
-    depends_on: tuple[str, ...] = ()
+    kind: CalleeKind = Field(default="", description="service, database, cache, queue or external")
+    depends_on: tuple[str, ...] = Field(default=(), description="What it calls, and waits for")
+    sends_to: tuple[str, ...] = Field(
+        default=(), description="What it sends messages or events to; of a queue: what takes them from there"
+    )
     resources: tuple[str, ...] = Field(
         default=(), description="CloudWatch dimensions, labels or tags of its alerts, e.g. QueueName:orders.fifo"
     )
@@ -55,9 +59,15 @@ class Catalogue(BaseModel):
     def edges(self) -> tuple[Edge, ...]:
         """Every declared dependency."""
         return tuple(
-            Edge(caller=name, callee=callee, source="catalogue")
+            Edge(
+                caller=name,
+                callee=callee,
+                source="catalogue",
+                asynchronous=callee not in service.depends_on,
+                callee_kind=self.services.get(callee, Service()).kind,
+            )
             for name, service in sorted(self.services.items())
-            for callee in service.depends_on
+            for callee in dict.fromkeys((*service.depends_on, *service.sends_to))
         )
 
     def neighbours(self, service: str, hops: int, edges: Sequence[Edge]) -> dict[str, int]:

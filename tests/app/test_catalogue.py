@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from app.catalogue import CatalogueError, load
+from graph.catalogue import Catalogue, Service
 
 GOOD = """environment: staging
 services:
@@ -32,6 +33,7 @@ def test_reads_services_and_policy(tmp_path: Path) -> None:
         ("    ecs: {cluster: c, service: s}", "    ecs: {cluster: c}", ":5: services.shop.ecs.service: Field required"),
         ("  db: {}", "  db: {tire: 1}", ":6: services.db.tire: Extra inputs are not permitted. Remove it"),
         ("medium: admin", "medium: boss", ":8: policy.roles.medium: Input should be 'viewer'"),
+        ("depends_on: [db]", "sends_to: [dbb]", ":4: services.shop.sends_to: 'dbb' is not a service"),
         ("depends_on: [db]", "depends_on: [dbb]", ":4: services.shop.depends_on: 'dbb' is not a service"),
         ("  db: {}", "  db: {]", ":6: this is no YAML"),
         ("  db: {}", "  db: {}\n  shop: {}", ":7: 'shop' stands here twice, first in line 3"),
@@ -81,3 +83,12 @@ def test_what_is_no_text_is_told(tmp_path: Path) -> None:
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(CatalogueError, match="AUTOPILOT_CONFIG"):
         load(tmp_path / "nowhere.yaml")
+
+
+def test_messages_are_asynchronous_edges_and_callees_are_of_their_kind() -> None:
+    services = {"shop": Service(depends_on=("db",), sends_to=("mail", "db")), "db": Service(kind="database")}
+    edges = Catalogue(services={**services, "mail": Service(kind="queue")}).edges()
+    assert [(e.callee, e.asynchronous, e.callee_kind) for e in edges] == [
+        ("db", False, "database"),
+        ("mail", True, "queue"),
+    ]
