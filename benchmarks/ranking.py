@@ -14,7 +14,7 @@ from math import sqrt
 from pathlib import Path
 
 from app import nezha
-from benchmarks import ranking_ablation, ranking_calibration, ranking_sensitivity
+from benchmarks import ranking_ablation, ranking_calibration, ranking_injected, ranking_sensitivity
 from benchmarks.ranking_cases import (
     DISTURBANCES,
     FAULTS,
@@ -34,8 +34,8 @@ from tests.conftest import ROOT
 
 CASES = 400
 A_DISTURBANCE = 20
-ABLATED, ABLATED_RECORDED = 24, 14
-VARIED, VARIED_RECORDED = 12, 5  # of the sensitivity, which ranks each of them hundreds of times
+ABLATED, ABLATED_RECORDED = 32, 28
+VARIED, VARIED_RECORDED = 16, 14  # of the sensitivity, which ranks each of them hundreds of times
 DATA = ROOT.parent / "shared" / "data"
 SETTLED: tuple[Fault, ...] = tuple(fault for fault in FAULTS if fault not in {"nothing", "two_causes"})
 Tell = Callable[[str], None]
@@ -48,6 +48,7 @@ def measure(setting: Setting) -> list[Table]:
         return [
             *accuracy_tables(cases),
             disturbance_table(pool, A_DISTURBANCE, setting.tell),
+            *_injected(setting.tell),
             *ranking_calibration.tables({"synthetic": cases, **_recorded(pool, bundles)}),
             ablation(pool, bundles, setting.tell),
             sensitivity(pool, bundles, setting.tell),
@@ -141,6 +142,13 @@ def _recorded(pool: Executor, bundles: Sequence[tuple[Path, str]]) -> dict[str, 
     return {
         name: cases for (name, _), cases in zip(there, pool.map(_judged_set, [one for _, one in there]), strict=True)
     }
+
+
+def _injected(tell: Tell) -> list[Table]:
+    """Nothing where PetShop is not here."""
+    folder = _petshop()
+    tell("ranking: faults injected into PetShop")
+    return [ranking_injected.table(folder)] if folder else []
 
 
 def _judged_set(given: Given) -> list[Judged]:

@@ -12,6 +12,8 @@ import pytest
 from app.embedded_postgres import EmbeddedPostgres
 from app.intake.base import Directory, Incoming
 from app.intake.datadog import Datadog, Settings
+from benchmarks.ranking_cases import ranked
+from benchmarks.ranking_injected import labelled
 from benchmarks.ranking_speed import exponent
 from benchmarks.ranking_speed_load import TRACE_SPANS, Load
 from benchmarks.recorded import Label, chosen_cases, complete, rank_of
@@ -19,7 +21,9 @@ from benchmarks.results import Table, merged, percentile
 from benchmarks.sender import CYCLE, EVENT, Fate, Order, Plan, keep, send
 from benchmarks.storm import Verdict, blow, judge, lost, placed_cycles
 from benchmarks.storm_generator import FAULTS, Scale, storm
+from collectors.base import Series, Window
 from graph.catalogue import Catalogue
+from tests.app import petshop_data
 
 
 def test_percentiles_lie_between_values() -> None:
@@ -219,3 +223,20 @@ def test_a_small_storm_is_stored_and_placed(own_postgres: EmbeddedPostgres, tmp_
     assert lost(run) == 0
     assert set(placed_cycles(run)) == set(run.storm.truth)
     assert min(run.memory.samples_mb) > 10
+
+
+def test_a_fault_injected_into_petshop_is_felt_by_its_callers_and_by_nobody_else(tmp_path: Path) -> None:
+    petshop_data.write(tmp_path)
+    found = [(kind, one) for kind, one in labelled(tmp_path) if one.causes == (("db",),)]
+    assert found
+    for kind, one in found:
+        (telemetry,), incident = one.case.telemetry, one.case.scope.incident
+        shares = {s.ref.component: _rise(s, incident) for s in telemetry.series if s.ref.measures == kind}
+        assert min(abs(shares["db"]), abs(shares["shop"])) > 5 * abs(shares["search"])
+        assert ranked(one).suspects[0].component == "db"
+
+
+def _rise(series: Series, incident: Window) -> float:
+    """Last row of the incident against the first of the history."""
+    now = [v for t, v in zip(series.epoch_s, series.values, strict=True) if t < incident.end.timestamp()]
+    return now[-1] - now[0]
