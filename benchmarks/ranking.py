@@ -34,8 +34,8 @@ from tests.conftest import ROOT
 
 CASES = 400
 A_DISTURBANCE = 20
-ABLATED, ABLATED_RECORDED = 32, 28
-VARIED, VARIED_RECORDED = 16, 14  # of the sensitivity, which ranks each of them hundreds of times
+ABLATED, ABLATED_RECORDED = 24, 28
+VARIED, VARIED_RECORDED = 14, 10  # of the sensitivity, which ranks each of them hundreds of times
 DATA = ROOT.parent / "shared" / "data"
 SETTLED: tuple[Fault, ...] = tuple(fault for fault in FAULTS if fault not in {"nothing", "two_causes"})
 Tell = Callable[[str], None]

@@ -13,7 +13,7 @@ from collectors.base import AwsResources, EcsService, Scope, Symptom, Target, Wi
 from tests.collectors.aws_stubs import SESSION, StoppedClock
 
 NOW = datetime.now(UTC).replace(second=0, microsecond=0)
-SOON = NOW + timedelta(minutes=5)  # whenever the test runs, what it deploys is within
+SOON = NOW + timedelta(hours=1)  # whenever the test runs, what it deploys is within
 DATABASE = [{"Name": "DBInstanceIdentifier", "Value": "orders"}]
 PAYMENT = Target(
     service="payment",
