@@ -23,7 +23,7 @@ SEPARATE = 0.4
 """A second cause has at least this share of the first one's score: less is what chance leaves of a good explanation."""
 GAP = 0.95
 """What a gap leaves of the certainty: what could not be seen is one reason to doubt in twenty; not more than three."""
-MAX_GAPS = 3
+MAX_GAPS = 3  # many gaps mostly have one reason, such as one credential
 State = Literal["incident", "recovered", "no_incident", "not_enough_data"]
 _CONTEXT = ("traffic", "unknown", "change", "knowledge", "loss")  # moves for harmless reasons too
 

@@ -18,7 +18,7 @@ from graph.ranking.topology import Topology, causal_path
 from graph.ranking.windows import Windows
 from graph.state import Alert, Assessment, Evidence, Finding, LookedAt, Suspect
 
-MAX_SUSPECTS = 10
+MAX_SUSPECTS = 10  # nobody reads on; the cause is hardly ever further down
 MAX_PASSAGE = 2_000  # characters of a runbook's section
 MAX_DOCUMENTS = 6  # sources give theirs best first
 MAX_CITED = 8  # findings named with a suspect; the rest of them are in the list all the same

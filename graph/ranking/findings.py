@@ -9,7 +9,7 @@ from graph.ranking.queries import Asked
 from graph.ranking.windows import moment
 from graph.state import Finding
 
-MAX_FINDINGS = 40
+MAX_FINDINGS = 40  # what a person can scan, and what fits a model's prompt
 MAX_PER_COMPONENT = 20  # half the list, so that one loud component does not push the others off
 MAX_CHANGES = 8  # changes are listed even if harmless: a person will ask for them
 MIN_STRENGTH = 0.05  # duller ones fill pages and convince nobody

@@ -42,7 +42,7 @@ _PERIODS_S = {
 }
 USUAL_SLOW = 95.0
 """Above the baseline's 95th percentile a request is slow: one in twenty usually is, which nobody alerts on."""
-MAX_FIGURES = 12
+MAX_FIGURES = 12  # on one screen
 MAX_CALLERS = 20  # entry points that are asked for their requests, if the alerted service has none
 
 

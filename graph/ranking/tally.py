@@ -11,7 +11,7 @@ import numpy as np
 from graph.ranking.deviation import REPORTED, Deviation, excerpt, one_instance, surely
 from graph.ranking.spans import NONE, NOW, THEN, Floats, Ints, Mask, SpanTable
 
-ROUNDING = 1e-9
+ROUNDING = 1e-9  # sums of floats differ by their order
 LAST_PART = 2.0 / 3.0  # of the incident window are over when its last third begins
 
 
