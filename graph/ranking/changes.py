@@ -12,9 +12,8 @@ from graph.ranking.terms import failing_terms, terms
 from graph.ranking.topology import ONSET_SLACK_S, Topology
 from graph.ranking.windows import Windows
 
-HALF_AN_HOUR_S = (
-    1800.0  # faults of a change mostly show within minutes; after half an hour a third of the suspicion is left
-)
+HALF_AN_HOUR_S = 1800.0
+"""Faults of a change mostly show within minutes; after half an hour a third of the suspicion is left."""
 FOUR_HOURS_S = 14_400.0
 """The same for what fills up slowly: memory, disks, pools and queues take hours from a change to their limit."""
 SLOW_CHANNELS = frozenset(["saturation", "backlog"])

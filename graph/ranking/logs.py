@@ -43,13 +43,11 @@ def deviations(lines: Iterable[tuple[str, LogLine]], spans: Sequence[Span], wind
     return [*_template_shifts(found, windows, explained), *shifts]
 
 
-def template_shifts(lines: Iterable[tuple[str, LogLine]], windows: Windows) -> list[Deviation]:
-    """New, more frequent, rarer and vanished templates. A warning or an error that goes away is no symptom."""
-    return _template_shifts(read(lines, windows), windows, frozenset())
-
-
 def _template_shifts(lines: Lines, windows: Windows, explained: Set[SpanId]) -> list[Deviation]:
-    """``explained`` are spans with a deeper culprit: what they log is reported, not theirs."""
+    """New, more frequent, rarer and vanished templates. A warning or an error that goes away is no symptom.
+
+    ``explained`` are spans with a deeper culprit: what they log is reported, not theirs.
+    """
     found: list[Deviation] = []
     reported = _reported(lines, explained, windows)
     logs = [_ComponentLog(component, templates, windows) for component, templates in _by_component(lines).items()]

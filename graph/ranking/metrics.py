@@ -10,12 +10,11 @@ import numpy as np
 
 from collectors.base import Series, SeriesRef
 from graph.ranking import samples
-from graph.ranking.deviation import Deviation, Worse, clock_time, quantity
+from graph.ranking.deviation import MIN_STRENGTH, Deviation, Worse, clock_time, quantity
 from graph.ranking.samples import MAD_TO_SIGMA, MIN_DEVIATION, Floats, Samples, Silence
 from graph.ranking.semantics import IMPORTANCE, SECONDS, Meaning, meaning_of, words
 from graph.ranking.windows import Windows
 
-MIN_STRENGTH = 0.02  # below it a deviation is noise that only costs time
 RELATIVE_FLOOR = 0.05
 """Scale is at least this share of the level: a metric that never moved before may still move by a twentieth."""
 FEW_SAMPLES = 0.5

@@ -68,12 +68,7 @@ class Topology:
 
     def waits_for(self, component: str) -> frozenset[str]:
         """Everything whose answer the component waits for, directly or not, itself included."""
-        found, open_ = {component}, [component]
-        while open_:
-            new = [c for c in self.awaited(open_.pop()) if c not in found]
-            found.update(new)
-            open_ += new
-        return frozenset(found)
+        return frozenset(_reach(component, {caller: self.awaited(caller) for caller in self.callees}))
 
     def route(self, suspect: str, alerted: str, deviating: Mapping[str, float]) -> tuple[str, ...]:
         """The likeliest way from ``suspect`` up its callers to ``alerted``: few steps, through what deviates.

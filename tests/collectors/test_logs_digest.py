@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from collectors._logs import MAX_CHARACTERS, MAX_MESSAGE, LogDigest
 from collectors.base import Level, LogLine, Window, template
-from graph.ranking.logs import template_shifts
+from graph.ranking import logs
 from graph.ranking.windows import Windows
 
 T0 = datetime(2024, 12, 20, 9, 15, 20, tzinfo=UTC)  # not at a whole minute
@@ -134,8 +134,8 @@ def test_ranking_finds_the_same_in_the_digest_as_in_the_lines(most: int) -> None
     windows = Windows(
         (T0.timestamp(), INCIDENT.end.timestamp()), ((BASELINE.start.timestamp(), BASELINE.end.timestamp()),)
     )
-    whole = template_shifts([("loki", x) for x in lines], windows)
-    seen = template_shifts([("loki", x) for x in digest.lines()], windows)
+    whole = logs.deviations([("loki", x) for x in lines], [], windows)
+    seen = logs.deviations([("loki", x) for x in digest.lines()], [], windows)
     assert whole
     assert [(d.signal, d.strength, d.observed, d.baseline, d.at_s) for d in seen] == [
         (d.signal, d.strength, d.observed, d.baseline, d.at_s) for d in whole
