@@ -1,4 +1,7 @@
-"""Which investigations may run now. The rest wait, the most urgent first, and say why."""
+"""Which investigations may run now. The rest wait, the most urgent first, and say why.
+
+None waits for the model's money: where a cap is reached, the rules engine answers (``graph/llms/accounted.py``).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,16 +25,11 @@ class Budget:
 
     at_once: int
     per_service_hour: int
-    dollars_per_day: float | None
 
     @classmethod
     def of(cls, settings: Settings) -> "Budget":
         """As the settings say."""
-        return cls(
-            settings.investigations_at_once,
-            settings.investigations_per_service_hour,
-            settings.investigation_dollars_per_day,
-        )
+        return cls(settings.investigations_at_once, settings.investigations_per_service_hour)
 
     @property
     def exhausted(self) -> str:
@@ -67,9 +65,6 @@ async def admit(
         state = await admission.state(connection, now, budget.at_once)
     if state.silences and (touched is None or touched):
         await silences.settle(connection, now, touched)
-    if reason := _money_is_spent(state, budget):
-        await admission.say_to_all(connection, now, reason)
-        return []
     started: list[str] = []
     if state.running < budget.at_once:
         places = budget.at_once - state.running
@@ -82,15 +77,6 @@ async def admit(
     if left is None or left:
         await admission.say_why(connection, now, budget.per_service_hour, budget.exhausted, budget.crowded, left)
     return started
-
-
-def _money_is_spent(state: admission.State, budget: Budget) -> str:
-    if budget.dollars_per_day is None or float(state.dollars) < budget.dollars_per_day:
-        return ""
-    return (
-        f"waits until 00:00 UTC: the day's {budget.dollars_per_day:.2f} dollars for the model are spent"
-        f" (AUTOPILOT_INVESTIGATION_DOLLARS_PER_DAY); {BEGINS_NOW}"
-    )
 
 
 async def _tell_waited(connection: Connection, started: list[Row], now: datetime) -> None:

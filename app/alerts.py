@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
 from app import admission
-from app.db import Connection, all_at_once, pipelined_transaction, transaction
+from app.db import Connection, Row, all_at_once, pipelined_transaction, transaction
 from app.desk import ANSWER_WITHIN_S, Conflict, Desk, NotFound, Unusable, require
 from app.intake.base import Directory, Headers, Incoming, Parsed, Sender, UnreadablePayload
 from app.intake.correlate import Topology, resource_pairs
@@ -180,6 +180,8 @@ async def _triage(
     placed: dict[UUID, list[Placed]] = {}
     for delivery, parsed, alert in arrived:
         where = board.place(alert, parsed.asked_by)
+        if where.became == "opened" and where.incident_id:
+            board.cases[where.incident_id].language = parsed.language
         row = alerts.AlertRow(uuid4(), delivery.id, where.incident_id, alert, where.why, where.score)
         rows.append(row)
         placed.setdefault(delivery.id, []).append(_placed(row.id, where))
@@ -226,7 +228,8 @@ async def _save(
     crowded = state.running >= budget.at_once and not state.silences
     if board.opened:
         waits = budget.crowded if crowded else ""
-        await alerts.insert_incidents(connection, board.opened, desk.catalogue.environment, waits)
+        environment, language = desk.catalogue.environment, desk.settings.language
+        await alerts.insert_incidents(connection, board.opened, environment, waits, language=language)
     if board.changed:
         await alerts.save_cycles(connection, list(board.changed.values()))
     await _save_known(desk, connection, board)
@@ -319,7 +322,7 @@ async def split(desk: Desk, incident_id: str, alert_ids: Sequence[UUID], caller:
     require(caller, "responder", "split an incident")
     async with transaction(desk.pool, within_s=ANSWER_WITHIN_S) as connection:
         await alerts.take_turns(connection)
-        moving, staying = await _divide(connection, incident_id, alert_ids)
+        origin, moving, staying = await _divide(connection, incident_id, alert_ids)
         if not staying:
             raise Unusable("These are all the alerts of the incident: nothing would be left to split them from.")
         trigger = await alerts.newest_trigger(connection, [c.key for c in moving])
@@ -327,7 +330,7 @@ async def split(desk: Desk, incident_id: str, alert_ids: Sequence[UUID], caller:
         alert = Alert.model_validate(trigger["body"])
         over = not any(c.state == "firing" for c in moving)  # then there is nothing to investigate
         case = Case(new_incident_id(), "received", alert.severity, closed=over, recovered=over, alert=alert)
-        await alerts.insert_incidents(connection, [case], desk.catalogue.environment)
+        await alerts.insert_incidents(connection, [case], desk.catalogue.environment, language=origin["language"])
         now = desk.clock.now()
         said = f"Split off incident {incident_id} by {caller.name}: {alert.title}"
         await incidents.add_event(connection, case.id, "opened", now, "opened", said, data={"url": alert.url})
@@ -354,7 +357,7 @@ async def move(desk: Desk, incident_id: str, alert_ids: Sequence[UUID], target: 
             raise NotFound(target)
         if cases[target].closed:
             raise Conflict(f"Incident {target} is closed; alerts are moved to open incidents only.")
-        moving, staying = await _divide(connection, incident_id, alert_ids)
+        _, moving, staying = await _divide(connection, incident_id, alert_ids)
         if not staying and not cases[incident_id].closed and cases[incident_id].status not in UNDECIDED:
             raise Conflict(f"A remedy of incident {incident_id} is under way; it cannot lose all its alerts now.")
         there = await alerts.members(connection, [target])
@@ -379,9 +382,10 @@ async def _close_if_over(connection: Connection, incident_id: str, staying: Sequ
 
 async def _divide(
     connection: Connection, incident_id: str, alert_ids: Sequence[UUID]
-) -> tuple[list[Cycle], list[Cycle]]:
-    """The cycles that go and those that stay. Raises NotFound, Unusable."""
-    if await incidents.lock(connection, incident_id) is None:
+) -> tuple[Row, list[Cycle], list[Cycle]]:
+    """The incident, its cycles that go, and those that stay. Raises NotFound, Unusable."""
+    row = await incidents.lock(connection, incident_id)
+    if row is None:
         raise NotFound(incident_id)
     moving = await alerts.cycles_to_move(connection, incident_id, alert_ids)
     if not moving:
@@ -389,7 +393,7 @@ async def _divide(
             f"None of these alerts is in incident {incident_id}; GET /incidents/{incident_id} lists its alerts."
         )
     keys = {c.key for c in moving}
-    return moving, [c for c in await alerts.members(connection, [incident_id]) if c.key not in keys]
+    return row, moving, [c for c in await alerts.members(connection, [incident_id]) if c.key not in keys]
 
 
 async def _move(

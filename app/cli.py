@@ -32,6 +32,8 @@ app.add_typer(import_, name="import")
 app.add_typer(eval_, name="eval")
 
 RoleName = Literal["viewer", "responder", "admin"]
+LanguageName = Literal["en", "ko"]
+ProfileName = Literal["openai", "azure", "vllm", "ollama", "compatible"]
 Out = Annotated[Path, typer.Option(help="JSON file to write: the suspects of each case, best first")]
 PublicUrl = Annotated[
     str, typer.Option("--url", help="Where vendors reach the service, if not at AUTOPILOT_PUBLIC_URL")
@@ -344,23 +346,51 @@ def eval_nezha(
 @eval_.command("scenarios")
 def eval_scenarios(
     directory: Annotated[Path, typer.Argument(help="A folder of bundles, e.g. tests/scenarios", metavar="DIR")],
-    out: Annotated[Path | None, typer.Option(help="JSON file: the suspects of each folder, best first")] = None,
+    llm: Annotated[str, typer.Option(help="URL of a server of chat completions; default: the rules engine")] = "",
+    model: Annotated[str, typer.Option(help="The model's name, as its server knows it")] = "",
+    key_env: Annotated[str, typer.Option(help="The variable that holds the server's key")] = "OPENAI_API_KEY",
+    profile: Annotated[
+        ProfileName | None, typer.Option(help="How the server differs; default: guessed from the URL")
+    ] = None,
+    repeat: Annotated[int, typer.Option(help="How often each scenario is run", min=1)] = 1,
+    timeout: Annotated[float, typer.Option(help="Seconds that one answer of the model may take", min=1)] = 600.0,
+    parallel: Annotated[int, typer.Option(help="How many run at once", min=1)] = 2,
+    language: Annotated[LanguageName, typer.Option(help="What answers are written in")] = "en",
+    input_tokens: Annotated[
+        int | None,
+        typer.Option(help="Tokens that one question may take; default: AUTOPILOT_MODEL_INPUT_TOKENS", min=2000),
+    ] = None,
+    dollars_input: Annotated[
+        float | None,
+        typer.Option(help="Price of a million prompt tokens; default: OPENAI_DOLLARS_PER_MILLION_INPUT", min=0),
+    ] = None,
+    dollars_output: Annotated[float | None, typer.Option(help="The same of completion tokens", min=0)] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file: every run and all figures, written as they come")] = None,
 ) -> None:
-    """Rank every bundle in a folder, and compare. Exit code 1: an expected cause was not first, or not readable."""
-    from app import evaluation
+    """Analyse every bundle at or below a folder, and hold the answers against its expected.yml.
 
+    Ctrl-C ends it with what is done. Exit code 2: nothing could be read or asked; 130: it was interrupted.
+    """
+    from app import evaluation, scenario_report, scenario_runs, scenarios
+
+    endpoint = None
+    if llm and not model:
+        raise typer.BadParameter("--llm needs --model: the name of the model to ask")
+    if model and not llm:
+        raise typer.BadParameter("--model needs --llm: the URL of its server")
+    if llm:
+        endpoint = scenario_runs.Endpoint(llm, model, key_env, profile, timeout, dollars_input, dollars_output)
+    way = scenario_runs.Way(endpoint, repeat, parallel, language, input_tokens)
     with _bad_input():
         if out:
             evaluation.check_out(out)
-        found = evaluation.bundles(directory)
-        with evaluation.progress("scenarios", len(found)) as (count, tell):
-            done = evaluation.scenarios(found, count, tell)
-        if out:
-            evaluation.write(out, [one.outcome for one in done])
-    _page().print(evaluation.table(done))
-    summary = evaluation.summary([one.outcome for one in done])
-    _say(f"scenarios: {summary}; {evaluation.shares(done)}" + (f" -> {out}" if out else ""))
-    raise typer.Exit(int(any(one.outcome.complaint or (one.expected and one.rank != 1) for one in done)))
+        found = scenarios.folders(directory)
+        sheet = scenario_report.Sheet({"directory": str(directory), **way.as_json()}, found, repeat, out)
+        ended = scenario_runs.evaluate(found, way, sheet)
+    for part in scenario_report.parts(sheet, asked=endpoint is not None):
+        _page(150).print(part)
+    _say(f"scenarios: {scenario_report.summary(sheet)}" + (f" -> {out}" if out else ""))
+    raise typer.Exit(0 if ended else 130)
 
 
 @app.command("rank")
@@ -435,11 +465,11 @@ def _listed(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 
-def _page() -> "Console":
-    """100 columns, in a terminal and in a pipe."""
+def _page(columns: int = 100) -> "Console":
+    """So wide in a terminal and in a pipe."""
     from rich.console import Console
 
-    return Console(width=100, highlight=False)
+    return Console(width=columns, highlight=False)
 
 
 @contextlib.contextmanager
@@ -459,6 +489,8 @@ def _bad_input() -> Iterator[None]:
 
 def _check(settings: "Settings") -> None:
     """What a web server would otherwise report from inside its start-up, with a stack trace."""
+    import asyncio
+
     from app.catalogue import load
     from app.clock import parse_clock
     from app.wiring import (
@@ -474,7 +506,8 @@ def _check(settings: "Settings") -> None:
     create_collectors(settings.collectors, file.declared(), clock)
     operations_by_name(create_executors(settings.executors, file.catalogue(), clock))
     create_senders(file, clock)
-    create_analyst(create_masker(settings, file, b"any"))
+    _, close = create_analyst(create_masker(settings, file, b"any"), settings)
+    asyncio.run(close())
 
 
 def _log(settings: "Settings") -> None:

@@ -32,9 +32,12 @@ from rich.table import Table
 from app.clock import VirtualClock
 from app.db import Connection, in_one_transaction, migrate
 from app.embedded_postgres import EmbeddedPostgres
+from app.report import Report
+from app.report_texts import TEXTS, Texts, author, claims_verified, confidence, used
 from app.security import issue
 from app.simulator.scenarios import SCENARIOS
 from collectors.replay import load_bundle
+from graph.state import RootCause
 
 STARTS_WITHIN_S = 90  # importing Gradio alone takes some ten seconds on a small machine
 QUIET = ("status", "collector_started")
@@ -62,7 +65,9 @@ class Demo:
         self.last_reading = ""  # a verification that says the same as before is not repeated
 
     def run(self) -> int:
-        """Start everything, tell the story, stop everything."""
+        """Start everything, tell the story, stop everything; also when the terminal is closed."""
+        for ending in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(ending, signal.default_int_handler)
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="autopilot-demo-")))
             try:
@@ -103,6 +108,7 @@ class Demo:
 
     def _environment(self, stack: ExitStack, folder: Path, database_url: str) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("AUTOPILOT_", "DATADOG_", "DD_", "AWS_"))}
+        kept |= {k: v for k, v in os.environ.items() if k == "AUTOPILOT_LANGUAGE"}
         common = {
             "DATABASE_URL": database_url,
             "AUTOPILOT_DATADOG_WEBHOOK_TOKENS": self.token,
@@ -206,7 +212,7 @@ class Demo:
                 if self.choice:
                     return self._end(report)
             else:
-                self._show_analysis(report)
+                self._show_analysis(Report.model_validate(report))
             self._show_options(actions)
             after = self._decide(client, incident, actions, after)
         report = client.get(f"/incidents/{incident}/report").raise_for_status().json()
@@ -242,27 +248,26 @@ class Demo:
         text = escape(event["message"])
         self.out.print(f"{name} " + (f"[{style}]{text}[/{style}]" if style else text))
 
-    def _show_analysis(self, report: Mapping[str, Any]) -> None:
-        cause = report["root_cause"]
-        lines = [f"[bold]{escape(cause['title'])}[/bold]  ({cause['confidence']} confidence, by {cause['engine']})", ""]
-        if cause["engine_note"]:
-            lines.append(f"[yellow]{escape(cause['engine_note'])}[/yellow]")
-        lines.append(escape(cause["mechanism"]))
-        lines.append("")
-        for claim in cause["claims"]:
-            mark = "[green]verified[/green]" if claim["verified"] else "[yellow]not verified[/yellow]"
-            lines.append(f"- {escape(claim['text'])} [dim]{', '.join(claim['evidence'])}[/dim] {mark}")
-        if report["path"]:
-            path = " -> ".join([report["path"][0]["cause"], *(h["effect"] for h in report["path"])])
-            lines += ["", f"Causal path: {escape(path)}"]
-        lines += [f"Impact: {escape(i['name'])} {i['value']:,.6g} {escape(i['unit'])}" for i in report["impact"]]
-        lines += [f"[yellow]Not seen: {escape(g['source'])}: {escape(g['detail'])}[/yellow]" for g in report["gaps"]]
-        self.out.print(Panel("\n".join(lines), title="Root cause", border_style="magenta"))
-        table = Table(title=f"Evidence ({len(report['evidence'])} findings)", show_lines=False)
+    def _show_analysis(self, report: Report) -> None:
+        t = TEXTS[report.language]
+        cause = report.root_cause
+        assert cause is not None
+        lines = [*_headline(cause, t), *_reasons(cause, t)]
+        if len(report.blamed) > 1:
+            lines += ["", f"{t['together']}: {escape(', '.join(s.component for s in report.blamed))}"]
+        if report.path:
+            path = " -> ".join([report.path[0].cause, *(h.effect for h in report.path)])
+            lines += ["", f"{t['causal_path']}: {escape(path)}"]
+        lines += [f"{t['impact']}: {escape(i.name)} {i.value:,.6g} {escape(i.unit)}" for i in report.impact]
+        lines += [f"[yellow]{t['gaps']}: {escape(g.source)}: {escape(g.detail)}[/yellow]" for g in report.gaps]
+        if report.model_use:
+            lines.append(f"[dim]{t['model_calls']}: {used(t, report.model_use)}[/dim]")
+        self.out.print(Panel("\n".join(lines), title=t["root_cause"], border_style="magenta"))
+        table = Table(title=f"{t['evidence']} ({len(report.evidence)})", show_lines=False)
         for column in ("id", "component", "kind", "what the telemetry shows"):
             table.add_column(column, overflow="fold")
-        for finding in report["evidence"][:10]:
-            table.add_row(*(escape(str(finding[k])) for k in ("id", "component", "kind", "summary")))
+        for f in report.evidence[:10]:
+            table.add_row(f.id, escape(f.component), f.kind, escape(f.summary))
         self.out.print(table)
 
     def _show_options(self, actions: Mapping[str, Any]) -> None:
@@ -329,6 +334,27 @@ class Demo:
         if self.bundle:
             return 0 if report["root_cause"] else 1
         return 0 if report["status"] == "resolved" else 1
+
+
+def _headline(cause: RootCause, t: Texts) -> list[str]:
+    """What it is, how sure that is and how well founded, and what speaks against it."""
+    facts = [confidence(t, cause), claims_verified(t, cause), f"{t['engine']} {author(t, cause.engine)}"]
+    lines = [f"[bold]{escape(cause.title)}[/bold]", escape(" · ".join(filter(None, facts)))]
+    if cause.engine_note:
+        lines.append(f"[yellow]{escape(cause.engine_note)}[/yellow]")
+    if cause.contradicts:
+        lines.append(f"[bold yellow]{t['contradicts']}:[/] [yellow]{escape(cause.contradicts)}[/yellow]")
+    return lines
+
+
+def _reasons(cause: RootCause, t: Texts) -> list[str]:
+    """How it came about, the claims with their marks, and what is new since the analysis before."""
+    lines = ["", escape(cause.mechanism), ""]
+    for claim in cause.claims:
+        mark = f"[green]{t['verified']}[/green]" if claim.verified else f"[yellow]{t['not_verified']}[/yellow]"
+        lines.append(f"- {escape(claim.text)} [dim]{escape(', '.join(claim.evidence))}[/dim] {mark}")
+    changed = [f"- {escape(line)}" for line in cause.changed]
+    return [*lines, *(["", f"{t['changed']}:", *changed] if changed else [])]
 
 
 def rehearsal_catalogue(calls: set[tuple[str, str]]) -> dict[str, object]:

@@ -4,8 +4,9 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import psycopg
 from pydantic import ValidationError
@@ -22,6 +23,9 @@ from app.settings import Settings
 from app.wiring import WiringError, create_collectors, create_executors
 from collectors.base import Check
 from executors.base import Check as ExecutorCheck
+
+if TYPE_CHECKING:
+    from graph.llms.openai_settings import Settings as ModelSettings
 
 LONGEST_S = 60.0  # for one source; they are looked at side by side
 STYLES = {"ok": "green", "failed": "red", "skipped": "yellow"}
@@ -49,7 +53,7 @@ async def examine(settings: Settings) -> list[Finding]:
     clock, declared, resources = parse_clock(settings.clock), file.declared(), file.catalogue()
     found = await asyncio.gather(
         _bounded("database", _database(settings)),
-        _bounded("model", _model()),
+        _bounded("model", _model(datetime.now(UTC).date())),
         *(_of(f"collector {n}", partial(create_collectors, (n,), declared, clock)) for n in settings.collectors),
         *(_of(f"executor {n}", partial(create_executors, (n,), resources, clock)) for n in settings.executors),
     )
@@ -131,24 +135,57 @@ def _server_version(settings: Settings) -> str:
         return connection.info.parameter_status("server_version") or "of unknown version"
 
 
-async def _model() -> list[Check]:
+async def _model(today: date) -> list[Check]:
     from graph.llms.openai_settings import Settings as ModelSettings
 
     settings = ModelSettings()
     if settings.api_key is None:
-        return [
-            Check(name="credentials", status="skipped", detail="OPENAI_API_KEY is not set: the rules engine answers")
-        ]
-    from openai import APIConnectionError, APIStatusError, AsyncOpenAI
+        detail = "OPENAI_API_KEY is not set: the rules engine answers"
+        mend = "Set OPENAI_API_KEY; for a server of your own also OPENAI_BASE_URL and OPENAI_MODEL."
+        return [Check(name="credentials", status="skipped", detail=detail, mend=mend)]
+    retires = retirement_of(settings.model, today) if settings.served_as == "openai" else []
+    return [await _model_answers(settings), *_price_of(settings), *retires]
 
-    key, url = settings.api_key.get_secret_value(), settings.base_url
-    async with AsyncOpenAI(api_key=key, base_url=url, timeout=15.0, max_retries=0) as client:
-        try:
-            model = await client.models.retrieve(settings.model)
-        except APIStatusError as error:
-            detail = f"{url} answered {error.status_code} for {settings.model}"
-            mend = "Check OPENAI_API_KEY, OPENAI_MODEL."
-            return [Check(name=settings.model, status="failed", detail=detail, mend=mend)]
-        except APIConnectionError as error:
-            return [Check(name=settings.model, status="failed", detail=str(error), mend="Check OPENAI_BASE_URL.")]
-    return [Check(name=settings.model, status="ok", detail=f"{model.id} at {url}")]
+
+async def _model_answers(settings: "ModelSettings") -> Check:
+    """Whether the server is there, takes the key and knows the model."""
+    from graph.llms.openai import CallFailed, OpenAIChatModel
+
+    model = OpenAIChatModel(settings)
+    try:
+        known = await model.known()
+    except CallFailed as error:
+        return Check(name=settings.model, status="failed", detail=str(error), mend=error.mend)
+    finally:
+        await model.aclose()
+    where = f"at {settings.base_url} ({settings.served_as})"
+    if known:
+        return Check(name=settings.model, status="ok", detail=f"known {where}")
+    detail = f"the server {where} answers, but does not tell whether there is such a model"
+    return Check(name=settings.model, status="skipped", detail=detail, mend="The first incident will show it.")
+
+
+def _price_of(settings: "ModelSettings") -> list[Check]:
+    """Told where caps would be counted with another model's price."""
+    told = {"dollars_per_million_input", "dollars_per_million_output"} <= settings.model_fields_set
+    if told or settings.model == type(settings).model_fields["model"].default:
+        return []
+    detail = f"the caps in dollars are counted with gpt-4o's price, whatever {settings.model} costs"
+    mend = "Set OPENAI_DOLLARS_PER_MILLION_INPUT and OPENAI_DOLLARS_PER_MILLION_OUTPUT; 0 for a server of your own."
+    return [Check(name="price", status="skipped", detail=detail, mend=mend)]
+
+
+def retirement_of(model: str, today: date) -> list[Check]:
+    """Told as long as there is time to act, and failed from the day on."""
+    from graph.llms.retirements import retirement
+
+    retires = retirement(model)
+    if retires is None:
+        return []
+    mend = f"Set OPENAI_MODEL to its successor, e.g. {retires.successor}, and run `autopilot eval scenarios` with it."
+    if today >= retires.on:
+        detail = f"{model} was shut down on {retires.on}, as OpenAI announced"
+        return [Check(name="retirement", status="failed", detail=detail, mend=mend)]
+    days = (retires.on - today).days
+    detail = f"OpenAI shuts {model} down on {retires.on}, in {days} days"
+    return [Check(name="retirement", status="ok", detail=detail, mend=mend)]

@@ -7,6 +7,7 @@ from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings
 
 from app.settings import Settings
+from app.telemetry_settings import Settings as TelemetrySettings
 from app.wiring import plug_ins
 from graph.llms.openai_settings import Settings as OpenAISettings
 
@@ -25,6 +26,7 @@ def all_settings() -> list[tuple[str, type[BaseSettings]]]:
     sections: list[tuple[str, type[BaseSettings]]] = [
         ("The product", Settings),
         ("The model; without a key the rules engine answers", OpenAISettings),
+        ("OpenTelemetry: where calls of the model are told to", TelemetrySettings),
     ]
     for package, title in (("app.intake", "Sender"), ("collectors", "Collector"), ("executors", "Executor")):
         for name in plug_ins(package):

@@ -3,20 +3,18 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from rich.text import Text
 
 from collectors.base import Scope, Telemetry
-from collectors.replay import Bundle, BundleError, ReplayCollector, load_bundle
+from collectors.replay import Bundle, ReplayCollector
 from graph.ranking import rank
 from graph.state import Alert, Evidence
 
@@ -38,7 +36,7 @@ class Case:
     @classmethod
     def of(cls, bundle: Bundle) -> "Case":
         """What the collector ``replay`` sees of the bundle in its own windows. Raises EvaluationError."""
-        alert, recording = _alert(bundle), bundle.manifest
+        alert, recording = alert_of(bundle), bundle.manifest
         scope = Scope(
             service=alert.service,
             occurred_at=alert.occurred_at,
@@ -59,7 +57,8 @@ def ranked(bundle: Bundle) -> Evidence:
     return Case.of(bundle).ranked()
 
 
-def _alert(bundle: Bundle) -> Alert:
+def alert_of(bundle: Bundle) -> Alert:
+    """What started the investigation. Raises EvaluationError."""
     try:
         return Alert.model_validate(bundle.alert)
     except ValidationError as error:
@@ -84,19 +83,15 @@ class Outcome:
 
 def outcome(name: str, read: Callable[[], Case], unreadable: type[Exception]) -> Outcome:
     """Read and rank one case, timed; what ``read`` raises as ``unreadable`` becomes the complaint."""
-    return _timed(name, read, unreadable)[0]
-
-
-def _timed(name: str, read: Callable[[], Case], *unreadable: type[Exception]) -> tuple[Outcome, Evidence | None]:
     started = time.perf_counter()
     try:
         case = read()
     except unreadable as error:
-        return Outcome(name, complaint=str(error)), None
+        return Outcome(name, complaint=str(error))
     loaded = time.perf_counter()
     evidence = case.ranked()
     ended = time.perf_counter()
-    return Outcome(name, names(evidence), ended - started, ended - loaded), evidence
+    return Outcome(name, names(evidence), ended - started, ended - loaded)
 
 
 def names(evidence: Evidence) -> tuple[str, ...]:
@@ -162,93 +157,3 @@ def summary(outcomes: Sequence[Outcome]) -> str:
 
 def _cases(count: int) -> str:
     return f"{count} case" if count == 1 else f"{count} cases"
-
-
-# --- folders of bundles ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """A bundle, what is known to be its cause (None: not said), and what ranking makes of it."""
-
-    outcome: Outcome
-    expected: str | None = None
-    evidence: Evidence | None = None
-
-    @property
-    def rank(self) -> int | None:
-        """Of the expected component, from 1 on; None where nothing is expected or it is no suspect."""
-        suspects = self.outcome.suspects
-        return suspects.index(self.expected) + 1 if self.expected in suspects else None
-
-
-def bundles(directory: Path) -> dict[str, Path]:
-    """Each bundle at or below the directory, by its folder's path in it. Raises EvaluationError."""
-    if not directory.is_dir():
-        raise EvaluationError(f"{directory} is no folder; name one that holds bundles, e.g. tests/scenarios")
-    found = {file.parent.relative_to(directory).as_posix(): file.parent for file in directory.rglob("bundle.json")}
-    if not found:
-        raise EvaluationError(f"{directory} holds no bundle.json: `autopilot export` writes bundles")
-    return {directory.resolve().name if name == "." else name: found[name] for name in sorted(found)}
-
-
-def scenarios(found: Mapping[str, Path], count: Callable[[], None], tell: Tell) -> list[Scenario]:
-    """Each ranked and compared, counted as it is, its complaint told."""
-    done = []
-    for name, folder in found.items():
-        done.append(_scenario(name, folder))
-        counted([done[-1].outcome], count, tell)
-    return done
-
-
-def _scenario(name: str, folder: Path) -> Scenario:
-    try:
-        expected = _expected(folder / "expected.json")
-    except EvaluationError as error:
-        return Scenario(Outcome(name, complaint=str(error)))
-    done, evidence = _timed(name, lambda: Case.of(load_bundle(folder)), BundleError, EvaluationError)
-    return Scenario(done, expected, evidence)
-
-
-def _expected(file: Path) -> str | None:
-    if not file.exists():
-        return None
-    try:
-        component = json.loads(file.read_bytes())["component"]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        component = None
-    if not isinstance(component, str):
-        raise EvaluationError(f'{file} is not readable; it holds {{"component": "name of the cause"}}')
-    return component
-
-
-def table(scenarios: Iterable[Scenario]) -> Table:
-    """A row for each that could be read."""
-    shown = Table("scenario", "expected", "first", "rank", "score", "state", "certainty", box=box.SIMPLE)
-    for one in scenarios:
-        if one.evidence is not None:
-            shown.add_row(*(Text(printable(cell)) for cell in _row(one, one.evidence)))
-    return shown
-
-
-def _row(one: Scenario, evidence: Evidence) -> tuple[str, ...]:
-    first = evidence.suspects[0] if evidence.suspects else None
-    assessed = evidence.assessment
-    return (
-        one.outcome.case,
-        one.expected or "",
-        first.component if first else "(none)",
-        str(one.rank or ("-" if one.expected else "")),
-        f"{first.score:.2f}" if first else "",
-        assessed.state if assessed else "",
-        f"{assessed.certainty:.2f}" if assessed else "",
-    )
-
-
-def shares(scenarios: Sequence[Scenario]) -> str:
-    """How often the expected component was first, and among the first three."""
-    ranks = [one.rank for one in scenarios if one.expected is not None]
-    if not ranks:
-        return "nothing was expected"
-    hits: Mapping[int, int] = {k: sum(rank is not None and rank <= k for rank in ranks) for k in (1, 3)}
-    return ", ".join(f"top-{k} {count / len(ranks):.0%} ({count}/{len(ranks)})" for k, count in hits.items())

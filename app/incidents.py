@@ -11,20 +11,25 @@ from app.queue import enqueue_advance
 from app.security import Caller, Role
 from app.store import incidents
 from executors.base import Risk
-from graph.state import MAX_ROUNDS, Alert, Choice, Decision, Plan
+from graph.state import MAX_ROUNDS, Alert, Choice, Decision, Language, Plan
 
 # --- open ---
 
 
-async def open_by_hand(desk: Desk, alert: Alert, caller: Caller, idempotency_key: str | None) -> Outcome:
-    """A person or program asks for an investigation. Raises Unusable, NotAllowed."""
+async def open_by_hand(
+    desk: Desk, alert: Alert, caller: Caller, idempotency_key: str | None, language: Language | None = None
+) -> Outcome:
+    """A person or program asks for an investigation; ``language``: of its report, else the setting's.
+
+    Raises Unusable, NotAllowed.
+    """
     require(caller, "responder", "open an incident")
     if alert.service not in desk.catalogue.services:
         known = ", ".join(sorted(desk.catalogue.services)) or "it is empty"
         raise Unusable(f"{alert.service!r} is not in the service catalogue ({known})")
     body = json.dumps({"service": alert.service, "occurred_at": alert.occurred_at.isoformat(), "title": alert.title})
     delivery_key = f"rest:{caller.name}:{idempotency_key}" if idempotency_key else None
-    asked = Parsed(alerts=(alert,), asked_by=caller.name, delivery_key=delivery_key)
+    asked = Parsed(alerts=(alert,), asked_by=caller.name, delivery_key=delivery_key, language=language)
     outcomes = await alerts.accept(desk, [Delivery("rest", {}, body.encode(), asked)])
     return outcomes[0]
 
@@ -69,10 +74,12 @@ async def decide(
     *,
     hint: str = "",
     note: str = "",
+    language: Language | None = None,
 ) -> Decision:
-    """Store the decision and enqueue the resumption. The first one wins.
+    """Store the decision and enqueue the resumption. The first one wins. ``language``: what re_analyze writes in.
 
-    Raises NotFound, NotAllowed, Conflict (late, double, stale), Unusable (no such option, cannot run, no rounds left).
+    Raises NotFound, NotAllowed, Conflict (late, double, stale), Unusable (no such option, cannot run, no rounds left,
+    a language for what is not analysed again).
     """
     require(caller, "responder", "decide")
     async with transaction(desk.pool, within_s=ANSWER_WITHIN_S) as connection:
@@ -83,6 +90,8 @@ async def decide(
         analyses = await incidents.analyses(connection, incident_id)
         plan = Plan.model_validate(analyses[-1]["plan"])
         _refuse_unusable(plan, choice, row["round"])
+        if language and choice != "re_analyze":
+            raise Unusable("A language is chosen with re_analyze only: nothing is written anew otherwise.")
         require(caller, required_role(desk, plan, choice), f"approve a {chosen_risk(plan, choice)}-risk option")
         decision = Decision(
             plan_revision=plan_revision,
@@ -91,6 +100,7 @@ async def decide(
             note=note,
             by=caller.name,
             at=desk.clock.now(),
+            language=language,
         )
         if not await incidents.insert_decision(connection, incident_id, decision):
             raise Conflict(await _winner(connection, incident_id, plan_revision))

@@ -15,7 +15,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api import alerts, decisions, health, incidents, problems, tools, webhooks
+from app.api import alerts, decisions, health, incidents, model_calls, problems, tools, webhooks
 from app.api.access import SESSION_COOKIE, CallerDep, ProductDep
 from app.db import transaction
 from app.security import authenticate, issue
@@ -48,7 +48,7 @@ def create_app(settings: Settings, database_url: str, *, worker: bool = True, co
     problems.install(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.include_router(webhooks.router)
-    for router in (incidents.router, decisions.router, alerts.router):
+    for router in (incidents.router, decisions.router, alerts.router, model_calls.router):
         app.include_router(router, responses=problems.responses(422, 503))
     app.include_router(tools.router)
     app.include_router(health.router)

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Literal
 
 from app.db import Pool
 from app.store import alerts
-from collectors.base import Check, Scope, Series, SeriesRef, Telemetry, Window
+from collectors.base import Check, LogsRead, Refused, Scope, Series, SeriesRef, Telemetry, TraceRead, Window
 
 BEFORE = timedelta(hours=24)  # a deployment of last night may show its fault in the morning's load
 
@@ -15,6 +16,7 @@ class ReceivedChanges:
 
     name = "received"
     timeout_s = 5.0
+    reads: frozenset[Literal["logs", "trace"]] = frozenset()
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
@@ -31,6 +33,10 @@ class ReceivedChanges:
     async def measure(self, refs: Sequence[SeriesRef], window: Window) -> list[Series]:
         """Changes are not measured."""
         return []
+
+    async def read(self, question: LogsRead | TraceRead, scope: Scope) -> Telemetry:
+        """Raises Refused: changes are given whole."""
+        raise Refused(f"{self.name} answers no questions about {question.kind}")
 
     async def check(self) -> list[Check]:
         """Nothing: it is our own table, and needs no permission."""

@@ -1,40 +1,34 @@
-"""Incident -> report, as JSON and as markdown. Pure: it reads nothing, it only arranges."""
+"""Incident -> report. Pure: it reads nothing, it only arranges, and writes anew what the rules engine said."""
 
-import re
-from base64 import b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
-from urllib.parse import quote
 
 from pydantic import BaseModel, Field
 
-from collectors.base import Document, Edge, Gap
+from collectors.base import Document, Edge, Gap, Scope
+from graph.comparison import changed
+from graph.confidence import confident
+from graph.grounding import ground, known_components
+from graph.llms.rules import explain
+from graph.llms.sentences import told
 from graph.pictures import blamed, finding_chart, topology_picture
+from graph.sentences import folded
 from graph.state import (
     ActionOption,
     Assessment,
+    Claim,
     Evidence,
     Execution,
     Finding,
     Hop,
     ImpactFigure,
+    Language,
     LookedAt,
     Plan,
     RootCause,
-    StepResult,
     Suspect,
-    Verification,
 )
-
-MAX_CHARTS = 4  # in the markdown report: more evidence is read, not looked at
-MAX_EMBEDDED = 60_000  # characters of pictures in the markdown report, as many viewers cut long pages
-STATES = {
-    "incident": "something is wrong",
-    "recovered": "it was wrong and has recovered",
-    "no_incident": "nothing is wrong",
-    "not_enough_data": "there is not enough data to tell",
-}
 
 
 class DecisionMade(BaseModel):
@@ -46,6 +40,7 @@ class DecisionMade(BaseModel):
     note: str = ""
     by: str
     at: datetime
+    language: Language | None = Field(default=None, description="Of the analysis that it asked for, if it named one")
 
 
 class AlertOf(BaseModel):
@@ -71,10 +66,24 @@ class TimelineEntry(BaseModel):
     message: str
 
 
+class ModelUse(BaseModel):
+    """What the model was asked for an incident in all its analyses; each call: GET /incidents/{id}/model-calls."""
+
+    calls: int
+    failed: int
+    prompt_tokens: int
+    completion_tokens: int
+    dollars: float = Field(description="At list price; where nobody knows what a call cost, the most it can have been")
+    seconds: float = Field(description="Of all calls, one after the other")
+
+
 class Report(BaseModel):
     """All there is to say about an incident. What is not known yet is null or empty."""
 
     incident_id: str
+    language: Language = Field(
+        default="en", description="Of its labels, and of what the rules engine wrote; a model's text says its own"
+    )
     title: str
     service: str
     environment: str
@@ -108,6 +117,7 @@ class Report(BaseModel):
     decisions: tuple[DecisionMade, ...] = ()
     executions: tuple[Execution, ...] = ()
     history: tuple[TimelineEntry, ...] = ()
+    model_use: ModelUse | None = Field(default=None, description="null: no model was asked")
 
     @property
     def waits(self) -> bool:
@@ -137,14 +147,19 @@ def build(
     executions: Sequence[Mapping[str, Any]],
     events: Sequence[Mapping[str, Any]],
     alerts: Sequence[Mapping[str, Any]] = (),
+    model_calls: Sequence[Mapping[str, Any]] = (),
+    *,
+    language: Language | None = None,
 ) -> Report:
-    """From the rows of ``app.store.incidents``."""
+    """From the rows of ``app.store``; ``language``: of the report, None for the incident's."""
+    language = language or incident["language"]
     last = analyses[-1] if analyses else {}
     evidence = Evidence.model_validate(last["evidence"]) if last.get("evidence") else None
-    root_cause = RootCause.model_validate(last["root_cause"]) if last.get("root_cause") else None
+    root_cause = _root_cause(analyses, decisions, language)
     plan = Plan.model_validate(last["plan"]) if last.get("plan") else None
     return Report(
         incident_id=incident["id"],
+        language=language,
         **{
             k: incident[k]
             for k in (
@@ -185,7 +200,43 @@ def build(
         history=tuple(
             TimelineEntry(id=e["id"], at=e["at"], kind=e["kind"], node=e["node"], message=e["message"]) for e in events
         ),
+        model_use=_model_use(model_calls),
     )
+
+
+def _root_cause(
+    analyses: Sequence[Mapping[str, Any]], decisions: Sequence[Mapping[str, Any]], language: Language
+) -> RootCause | None:
+    """Of the last round, as it was stored; what the rules engine wrote, in ``language``."""
+    last = analyses[-1] if analyses else {}
+    if not last.get("root_cause"):
+        return None
+    stored = RootCause.model_validate(last["root_cause"])
+    if stored.engine != "rules" or stored.language == language or not (last.get("evidence") and last.get("scope")):
+        return stored
+    told = _retold(analyses, _hints(decisions, before=last["round"]), language)
+    if (told.component, told.category) != (stored.component, stored.category):
+        return stored  # the rules have changed since, and would say something else than what was decided on
+    return told.model_copy(update={"engine_note": stored.engine_note})
+
+
+def _retold(analyses: Sequence[Mapping[str, Any]], hints: Sequence[str], language: Language) -> RootCause:
+    """The rules engine's answer of the last round, written anew: it follows from these alone."""
+    evidence = Evidence.model_validate(analyses[-1]["evidence"])
+    scope = Scope.model_validate(analyses[-1]["scope"])
+    before = next((a for a in reversed(analyses[:-1]) if a["root_cause"] and a["evidence"]), None)
+    previous = RootCause.model_validate(before["root_cause"]) if before else None
+    again = explain(evidence, scope.service, hints=hints, previous=previous, language=language)
+    again = confident(ground(again, evidence, known_components(scope, evidence)), evidence)
+    if before is None or previous is None:
+        return again
+    return again.model_copy(update={"changed": changed(previous, again, hints)})
+
+
+def _hints(decisions: Sequence[Mapping[str, Any]], *, before: int) -> list[str]:
+    """What people said when they asked for the rounds up to this one."""
+    asked = [d["hint"] for d in decisions if d["choice"] == "re_analyze"]
+    return [hint for hint in asked[: before - 1] if hint]
 
 
 def _alert(row: Mapping[str, Any]) -> AlertOf:
@@ -193,8 +244,32 @@ def _alert(row: Mapping[str, Any]) -> AlertOf:
     return AlertOf(state="recovered" if row["recovered"] else "firing", **_but(row, "recovered"))
 
 
+def _model_use(calls: Sequence[Mapping[str, Any]]) -> ModelUse | None:
+    """Of rows of ``store.llm_calls.page``."""
+    if not calls:
+        return None
+    return ModelUse(
+        calls=len(calls),
+        failed=sum(bool(c["error"]) for c in calls),
+        prompt_tokens=sum(c["prompt_tokens"] for c in calls),
+        completion_tokens=sum(c["completion_tokens"] for c in calls),
+        dollars=sum(c["dollars"] + c["reserved_dollars"] for c in calls),
+        seconds=sum(c["seconds"] or 0.0 for c in calls),
+    )
+
+
 def _but(row: Mapping[str, Any], left_out: str) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name != left_out}
+
+
+def quotation(claim: Claim) -> str:
+    """What it quotes of the evidence, unless its own words say it already."""
+    return "" if folded(claim.quote) in folded(claim.text) else claim.quote
+
+
+def summary(report: Report, finding: Finding) -> str:
+    """What it shows, in the report's language."""
+    return finding.summary if report.language == "en" else f"{told(finding, report.language)}."
 
 
 def topology(report: Report, *, language: str = "en", inline: bool = False) -> str:
@@ -209,294 +284,3 @@ def chart(report: Report, finding: Finding, *, language: str = "en", inline: boo
     if not finding.points:
         return ""
     return finding_chart(finding, report.looked_at, report.evidence, language=language, inline=inline)
-
-
-def markdown(report: Report, *, embed: bool = True, address: str = "") -> str:
-    """The same report for people, with pictures: as data in it, else as links to the API at ``address``."""
-    parts = [
-        f"# {_inline(report.title)}",
-        f"`{report.incident_id}` · {_inline(report.service)} · {_inline(report.environment)} · {report.severity} · "
-        f"**{report.status.replace('_', ' ')}**"
-        + (f" ({_inline(report.status_reason)})" if report.status_reason else "")
-        + f"\n\nOccurred {_time(report.occurred_at)}.",
-        _alerts(report),
-        _assessment(report),
-        _root_cause(report),
-        _pictures(report) if embed else _links(report, address),
-        _impact(report),
-        _evidence(report),
-        _runbooks(report),
-        _gaps(report),
-        _options(report),
-        _decisions(report),
-        *(_execution(e) for e in report.executions),
-        _history(report),
-    ]
-    return "\n\n".join(p for p in parts if p) + "\n"
-
-
-def _alerts(report: Report) -> str:
-    if not report.alerts:
-        return ""
-    rows = [
-        f"| {_inline(a.title)} | {_inline(a.service)} | {_inline(a.source)} | {a.state} since {_time(a.since)} |"
-        f" {_inline(a.merge_reason) or 'opened the incident'} | {_number(a.score)} |"
-        for a in report.alerts
-    ]
-    more = report.alert_count - len(report.alerts)
-    return "\n".join(
-        [
-            f"## Alerts ({max(report.alert_count, len(report.alerts))})",
-            "",
-            "| alert | service | source | state | why it is here | score |",
-            "|---|---|---|---|---|---|",
-            *rows,
-            *(("", f"and {more} more") if more > 0 else ()),
-            *(("", f"Came back after a recovery: {report.flaps}x") if report.flaps else ()),
-        ]
-    )
-
-
-def _assessment(report: Report) -> str:
-    said = report.assessment
-    if said is None:
-        return ""
-    why = f" {_inline(said.why)}" if said.why else ""
-    lines = ["## Assessment", "", f"Computed: **{STATES[said.state]}** ({said.trouble:.0%} sure).{why}"]
-    if said.abstains:
-        lines += ["", "**Not sure of the cause.** The suspects are leads, no more."]
-    elif report.suspects:
-        lines += ["", f"The first suspect is the cause with a chance of {said.certainty:.0%}."]
-    if len(report.blamed) > 1:
-        lines += ["", f"Only together they explain it: {', '.join(_inline(s.component) for s in report.blamed)}."]
-    if report.affected:
-        lines += ["", f"Affected: {', '.join(map(_inline, report.affected))}."]
-    return "\n".join(lines)
-
-
-def _root_cause(report: Report) -> str:
-    cause = report.root_cause
-    if cause is None:
-        return "## Root cause\n\nNot analysed yet."
-    lines = [
-        "## Root cause",
-        "",
-        f"**{_inline(cause.title)}** - {cause.confidence} confidence, by {cause.engine}."
-        + (f" {_inline(cause.engine_note)}" if cause.engine_note else ""),
-        "",
-        _inline(cause.mechanism),
-        "",
-    ]
-    for claim in cause.claims:
-        mark = "" if claim.verified else f" - *not verified: {_inline(claim.complaint)}*"
-        lines.append(f"- {_inline(claim.text)} [{', '.join(claim.evidence)}]{mark}")
-    if report.path:
-        lines += ["", "Causal path: " + " ".join(_hop(h) for h in report.path)]
-    if cause.rivals:
-        lines += ["", "Other suspects:"]
-        lines += [
-            f"- {_inline(r.component)}: for: {_inline(r.for_) or '-'}; against: {_inline(r.against) or '-'}"
-            for r in cause.rivals
-        ]
-    if cause.unknowns:
-        lines += ["", "Not known:", *(f"- {_inline(u)}" for u in cause.unknowns)]
-    return "\n".join(lines)
-
-
-def _hop(hop: Hop) -> str:
-    held = [name for name in ("structural", "statistical", "temporal") if getattr(hop, name)]
-    return f"{_inline(hop.cause)} -> {_inline(hop.effect)} ({', '.join(held) or 'no check holds'})"
-
-
-def _pictures(report: Report) -> str:
-    """The topology and the first charts, as many as fit."""
-    images: list[str] = []
-    room = MAX_EMBEDDED
-    for alt, drawn in _drawn(report):
-        image = f"![{_inline(alt)}](data:image/svg+xml;base64,{b64encode(drawn.encode()).decode()})"
-        if len(image) <= room:
-            images.append(image)
-            room -= len(image)
-    return "\n\n".join(["## Pictures", *images]) if images else ""
-
-
-def _drawn(report: Report) -> Iterator[tuple[str, str]]:
-    """Alternative text and SVG."""
-    if drawn := topology(report):
-        yield f"Topology around {report.service}: {_course(report)}", drawn
-    for finding in report.charted[:MAX_CHARTS]:
-        yield f"{finding.id}: {finding.summary}", chart(report, finding)
-
-
-def _course(report: Report) -> str:
-    """The path of the first suspect in words."""
-    first = report.suspects[0] if report.suspects else None
-    if first is None:
-        return "no suspect"
-    return " -> ".join([first.component, *(h.effect for h in first.path)])
-
-
-def _links(report: Report, address: str) -> str:
-    pictures = f"{address.rstrip('/')}/incidents/{quote(report.incident_id, safe='')}/pictures"
-    lines = [f"- [topology]({_target(f'{pictures}/topology.svg')})"] if topology(report) else []
-    lines += [
-        f"- [{_inline(f.id)}]({_target(f'{pictures}/{f.id}.svg')}): {_inline(f.component)} {_inline(f.signal)}"
-        for f in report.charted[:MAX_CHARTS]
-    ]
-    return "\n".join(["## Pictures", "", *lines]) if lines else ""
-
-
-def _impact(report: Report) -> str:
-    if not report.impact:
-        return ""
-    rows = [
-        f"| {_inline(i.name)} | {i.value:,.6g} {_inline(i.unit)} | {_inline(i.window)} | {', '.join(i.evidence)} |"
-        for i in report.impact
-    ]
-    return "\n".join(["## Impact", "", "| what | how much | when | evidence |", "|---|---|---|---|", *rows])
-
-
-def _evidence(report: Report) -> str:
-    if not report.evidence:
-        return ""
-    lines = ["## Evidence", ""]
-    for finding in report.evidence:
-        link = f" [open]({_target(finding.link)})" if finding.link and finding.link.startswith("https://") else ""
-        lines.append(
-            f"- **{finding.id}** {_inline(finding.component)} ({finding.kind}): {_inline(finding.summary)}{link}"
-        )
-        if finding.excerpt:
-            lines += ["", *_block(finding.excerpt, 6), ""]
-    if report.unlisted:
-        lines += ["", f"and {report.unlisted} more that say little"]
-    return "\n".join([*lines, "", *_looked_at(report), f"Snapshot sha256 `{report.evidence_digest}`"])
-
-
-def _looked_at(report: Report) -> list[str]:
-    if report.looked_at is None:
-        return []
-    incident, baseline = report.looked_at.incident, report.looked_at.baseline
-    against = ", ".join(f"{_time(w.start)} to {w.end:%H:%M}" for w in baseline)
-    return [f"Looked at {_time(incident.start)} to {incident.end:%H:%M}, against {against or 'nothing'}.", ""]
-
-
-def _runbooks(report: Report) -> str:
-    if not report.documents:
-        return ""
-    lines = ["## Runbooks"]
-    for d in report.documents:
-        link = f" [open]({_target(d.link)})" if d.link and d.link.startswith("https://") else ""
-        why = f" ({_inline(d.why)})" if d.why else ""
-        lines += ["", f"**{_inline(d.title)}** {_inline(d.section)}{why}{link}", "", *_block(d.text, 20)]
-    return "\n".join(lines)
-
-
-def _block(text: str, most: int) -> list[str]:
-    """The first lines of it, verbatim; a mark says that there are more."""
-    lines = text.splitlines()
-    return [f"      {line}" for line in (*lines[:most], *(["…"] if len(lines) > most else []))]
-
-
-def _gaps(report: Report) -> str:
-    if not report.gaps:
-        return ""
-    rows = [
-        f"- {_inline(g.source)}: {g.reason.replace('_', ' ')}: {_inline(g.detail)}"
-        + (f" ({_inline(g.mend)})" if g.mend else "")
-        for g in report.gaps
-    ]
-    return "\n".join(["## What could not be seen", "", *rows])
-
-
-def _options(report: Report) -> str:
-    if not report.options:
-        return f"## Options\n\n{_inline(report.plan_note)}" if report.plan_note else ""
-    lines = ["## Options"]
-    for number, option in enumerate(report.options, 1):
-        tried = f" - tried: {option.tried}" if option.tried else ""
-        lines += [
-            "",
-            f"### {number}. {_inline(option.title)}{tried}",
-            "",
-            _inline(option.description),
-            "",
-            f"Risk {option.risk}, about {option.minutes:g} minutes, because of {', '.join(option.why) or '-'}."
-            f" Undo: {_inline(option.undo) or 'not possible'}",
-            "",
-        ]
-        for step in option.steps:
-            said = (step.infeasible and f"**cannot run: {_inline(step.infeasible)}**") or _inline(step.preview)
-            lines.append(f"1. `{step.operation}` `{_params(step.params)}` {said}")
-        lines += [
-            f"- expected: {_inline(e.ref.component)} {_inline(e.ref.metric)} {e.comparator} {e.value:g}"
-            f" within {e.within_minutes:g} minutes"
-            for e in option.expected
-        ]
-    return "\n".join([*lines, "", f"Plan revision `{report.plan_revision or '-'}`"])
-
-
-def _decisions(report: Report) -> str:
-    if not report.decisions:
-        return ""
-    rows = [
-        f"- {_time(d.at)}: {_inline(d.by)} chose **{d.choice}**"
-        + (f": {_inline(d.hint or d.note)}" if d.hint or d.note else "")
-        for d in report.decisions
-    ]
-    return "\n".join(["## Decisions", "", *rows])
-
-
-def _execution(execution: Execution) -> str:
-    lines = [f"## Execution: {_inline(execution.title)}", ""]
-    lines += [_step(r) for r in execution.results]
-    lines += [f"{_step(r)} (undo)" for r in execution.undone]
-    return "\n".join([*lines, "", *_verification(execution.verification)])
-
-
-def _step(result: StepResult) -> str:
-    detail = f": {_inline(result.detail)}" if result.detail else ""
-    requests = f" ({', '.join(map(_inline, result.request_ids))})" if result.request_ids else ""
-    return f"{result.ordinal}. `{result.operation}` **{result.status}**{detail}{requests}"
-
-
-def _verification(verification: Verification) -> list[str]:
-    lines = [f"Verdict: **{verification.verdict.replace('_', ' ')}**. {_inline(verification.detail)}"]
-    if verification.checks:
-        lines += ["", "| metric | before | after | expected | |", "|---|---|---|---|---|"]
-        for c in verification.checks:
-            ref = c.effect.ref
-            lines.append(
-                f"| {_inline(ref.component)} {_inline(ref.metric)} | {_number(c.before)} | {_number(c.after)} |"
-                f" {c.effect.comparator} {c.effect.value:g} | {c.status.replace('_', ' ')} |"
-            )
-    return lines
-
-
-def _history(report: Report) -> str:
-    rows = [f"- {e.at:%H:%M:%S} {_inline(e.message)}" for e in report.history]
-    return "\n".join(["## History", "", *rows]) if rows else ""
-
-
-def _params(params: Mapping[str, Any]) -> str:
-    return ", ".join(f"{k}={v}" for k, v in params.items()).replace("`", "'")
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.4g}"
-
-
-def _time(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _target(url: str) -> str:
-    """The URL without what would end it, or begin something else, in ``[text](url)``."""
-    return re.sub(r"[()<>\\`\s\x00-\x1f\x7f]", lambda sign: quote(sign[0], safe=""), url)
-
-
-def _inline(text: str) -> str:
-    """Text from alerts and logs is data: no markdown, HTML or mention of it takes effect."""
-    flat = " ".join(text.split())
-    for sign in "\\`*_[]<>|#@":
-        flat = flat.replace(sign, "\\" + sign)
-    return flat

@@ -18,7 +18,7 @@ from app.db import Connection, Pool, Row, transaction
 from app.store import incidents, ledger
 from graph import flow
 from graph.deps import Deps
-from graph.state import Alert, Decision, State, storable
+from graph.state import Alert, Decision, Language, State, storable
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Runner:
             row = await self._row(incident_id)
             if row is None or row["closed_at"]:
                 return
-            run = _Run(self, incident_id, Alert.model_validate(row["alert"]))
+            run = _Run(self, incident_id, Alert.model_validate(row["alert"]), row["language"])
             await _while_held(run.advance(), lock)
 
     async def count_failure(self, incident_id: str) -> int:
@@ -133,8 +133,8 @@ async def _watch(lock: Connection) -> None:
 class _Run:
     """One incident being moved on."""
 
-    def __init__(self, runner: Runner, incident_id: str, alert: Alert) -> None:
-        self.runner, self.incident_id, self.alert = runner, incident_id, alert
+    def __init__(self, runner: Runner, incident_id: str, alert: Alert, language: Language) -> None:
+        self.runner, self.incident_id, self.alert, self.language = runner, incident_id, alert, language
         # A saver of its own: a shared one puts every run's checkpoints behind one lock.
         self.graph = runner.graph.copy(update={"checkpointer": AsyncPostgresSaver(runner.pool)})
         self.config: Any = {
@@ -145,7 +145,11 @@ class _Run:
     async def advance(self) -> None:
         snapshot = await self.graph.aget_state(self.config)
         if snapshot.created_at is None:
-            start = {"incident_id": self.incident_id, "alert": self.alert.model_dump(mode="json")}
+            start = {
+                "incident_id": self.incident_id,
+                "alert": self.alert.model_dump(mode="json"),
+                "language": self.language,
+            }
             await self._stream(start, start)
             return
         decision = await self._decision(snapshot.values) if snapshot.interrupts else None

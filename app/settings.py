@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.clock import parse_clock
+from graph.state import Language
 
 CommaList = Annotated[tuple[str, ...], NoDecode]
 
@@ -41,7 +42,24 @@ class Settings(BaseSettings):
         default=12, ge=1, description="Investigations of one service within an hour"
     )
     investigation_dollars_per_day: float | None = Field(
-        default=None, gt=0, description="What the model may cost a day (UTC); unset: no limit"
+        default=None,
+        gt=0,
+        description="What the model may cost a day (UTC): once it is spent, the rules engine answers; unset: no limit",
+    )
+    model_tokens_per_incident: int = Field(
+        default=200_000, gt=0, description="Tokens, in and out, that the model may take for an incident; then as above"
+    )
+    model_dollars_per_incident: float = Field(
+        default=1.0, gt=0, description="What the model may cost for an incident; then as above"
+    )
+    model_input_tokens: int = Field(
+        default=6_000, ge=2_000, description="Tokens that one question to the model may take, whatever the telemetry"
+    )
+    model_content_exported: bool = Field(
+        default=False, description="Tell OpenTelemetry and Langfuse also what was asked and answered, masked"
+    )
+    model_calls_to_langfuse: bool = Field(
+        default=False, description="Tell Langfuse each call of the model; LANGFUSE_HOST and its keys say where"
     )
     pull_every_s: float = Field(
         default=300.0,
@@ -50,6 +68,15 @@ class Settings(BaseSettings):
     )
     collect_s: float = Field(
         default=20.0, ge=1.0, le=300, description="Seconds that reading all sources of an incident may take together"
+    )
+    reads_s: float = Field(
+        default=15.0,
+        ge=1.0,
+        le=300,
+        description="Seconds that the model's own questions to the sources may take together",
+    )
+    language: Language = Field(
+        default="en", description="What reports are written in, en or ko, where whoever opens an incident says nothing"
     )
     public_url: str = Field(default="http://127.0.0.1:8080", description="How people reach this service")
     clock: str = Field(

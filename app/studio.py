@@ -74,7 +74,7 @@ async def graph() -> AsyncIterator[flow.Graph]:
     catalogue = file.catalogue()
     collectors = create_collectors(settings.collectors, file.declared(), clock)
     masker = create_masker(settings, file, token_bytes())
-    analyst, close_analyst = create_analyst(masker)
+    analyst, close_analyst = create_analyst(masker, settings)
     try:
         yield flow.build(
             Deps(

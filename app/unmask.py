@@ -7,7 +7,7 @@ from app.db import transaction
 from app.desk import Desk, NotFound, require
 from app.security import Caller
 from app.store import incidents
-from app.store.ledger import latest_looks
+from app.store.ledger import latest_looks, read_for_analysts
 from graph.masking import Masker
 from graph.state import Evidence
 
@@ -28,7 +28,10 @@ async def originals(desk: Desk, masker: Masker, incident_id: str, eid: str, call
         said = f"{caller.name} looked at what is masked in {eid}"
         key = f"unmasked:{eid}:{caller.name}:{now.isoformat()}"
         await incidents.add_event(connection, incident_id, key, now, "unmasked", said, data={"by": caller.name})
-        telemetry = await latest_looks(connection, incident_id, last["round"])
+        telemetry = [
+            *await latest_looks(connection, incident_id, last["round"]),
+            *await read_for_analysts(connection, incident_id, last["round"], finding.source),
+        ]
     seen = [t.model_dump() for t in telemetry if t.source == finding.source]
     wanted = masker.placeholders(f"{finding.summary}\n{finding.excerpt}\n{finding.signal}\n{finding.link}")
     return await asyncio.to_thread(masker.originals, _texts(seen), wanted)

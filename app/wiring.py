@@ -1,11 +1,12 @@
 """Settings -> objects: the one place where names become things."""
 
 import importlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, tzinfo
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import procrastinate
 from pydantic import ValidationError
@@ -22,6 +23,7 @@ from app.settings import Settings
 from app.store.alerts import observed_edges
 from app.store.installation import masking_key
 from app.store.ledger import PostgresLedger, PostgresSnapshots
+from app.store.past import PostgresPast
 from collectors.base import Collector, Declared, Edge
 from collectors.replay import ReplayCollector
 from executors.base import AnyOperation, CreateExecutor, Executor
@@ -31,7 +33,13 @@ from graph.llms.base import Analyst
 from graph.masking import Masker
 from graph.windows import ChooseWindows, Windows, recorded_windows, standard_windows
 
+if TYPE_CHECKING:
+    from graph.llms.accounted import CallLog
+    from graph.llms.chat import ChatModel
+    from graph.llms.openai_settings import Settings as OpenAISettings
+
 T = TypeVar("T")
+Close = Callable[[], Coroutine[Any, Any, None]]
 
 
 class WiringError(Exception):
@@ -71,7 +79,7 @@ async def assembled(settings: Settings, database_url: str) -> AsyncIterator[Prod
         await stack.enter_async_context(pool)
         async with pool.connection() as connection:
             masker = create_masker(settings, file, await masking_key(connection))
-        analyst, close_analyst = create_analyst(masker)
+        analyst, close_analyst = create_analyst(masker, settings, pool)
         stack.push_async_callback(close_analyst)
         await stack.enter_async_context(intake_pool)
         await stack.enter_async_context(queue.open_async())
@@ -87,7 +95,10 @@ async def assembled(settings: Settings, database_url: str) -> AsyncIterator[Prod
             windows=windows(collectors),
             observed_edges=partial(edges_seen, pool),
             collect_s=settings.collect_s,
+            zone=_zone(senders),
+            reads_s=settings.reads_s,
             masker=masker,
+            past=PostgresPast(pool),
         )
         yield Product(settings, clock, pool, queue, desk, deps, senders, Directory(catalogue), Reception(desk))
 
@@ -146,21 +157,81 @@ def create_masker(settings: Settings, file: AutopilotYaml, key: bytes) -> Masker
     return Masker(key, ips=settings.mask_ips, patterns=patterns)
 
 
-def create_analyst(masker: Masker) -> tuple[Analyst, Callable[[], Awaitable[None]]]:
-    """The model where there is a key, with the rules engine behind it; else the rules engine."""
+def create_analyst(masker: Masker, settings: Settings, pool: Pool | None = None) -> tuple[Analyst, Close]:
+    """The model where there is a key, with the rules engine behind it; else the rules engine. And what closes it.
+
+    Its calls are kept in the database of ``pool``, or in memory. Raises WiringError.
+    """
     from graph.llms.openai_settings import Settings as OpenAISettings
     from graph.llms.rules import RulesAnalyst
 
-    rules = RulesAnalyst()
-    settings = OpenAISettings()
-    if settings.api_key is None:
-        return rules, _nothing
-    from graph.llms.fallback import FallbackAnalyst
-    from graph.llms.openai import OpenAIAnalyst
-    from graph.progress import report_usage
+    openai = OpenAISettings()
+    if openai.api_key is None:
+        return RulesAnalyst(), _nothing
+    from app.store.llm_calls import PostgresCallLog
+    from graph.llms.accounted import MemoryCallLog
 
-    model = OpenAIAnalyst(settings, masker, tell=report_usage)
-    return FallbackAnalyst(model, rules), model.aclose
+    return create_model_analyst(openai, settings, masker, PostgresCallLog(pool) if pool else MemoryCallLog())
+
+
+def create_model_analyst(
+    openai: "OpenAISettings", settings: Settings, masker: Masker, calls: "CallLog", *, seconds: float = 120.0
+) -> tuple[Analyst, Close]:
+    """That model with the rules engine behind it, and what closes it; ``seconds``: see ModelAnalyst.
+
+    Raises WiringError.
+    """
+    from graph.llms.analyst import ModelAnalyst
+    from graph.llms.fallback import FallbackAnalyst
+    from graph.llms.rules import RulesAnalyst
+
+    chat, close = _create_chat_model(openai, settings, masker, calls)
+    model = ModelAnalyst(chat, masker, input_tokens=settings.model_input_tokens, seconds=seconds)
+    return FallbackAnalyst(model, RulesAnalyst()), close
+
+
+def _create_chat_model(
+    openai: "OpenAISettings", settings: Settings, masker: Masker, calls: "CallLog"
+) -> tuple["ChatModel", Close]:
+    """The model with its caps and its record, told to OpenTelemetry where that is configured."""
+    from graph.llms.accounted import AccountedChatModel, Caps, Prices
+    from graph.llms.openai import OpenAIChatModel
+    from graph.progress import tell
+
+    model, close_telemetry = _traced(OpenAIChatModel(openai), openai, settings, masker)
+    caps = Caps(
+        settings.model_tokens_per_incident, settings.model_dollars_per_incident, settings.investigation_dollars_per_day
+    )
+    prices = Prices(openai.dollars_per_million_input, openai.dollars_per_million_output, openai.max_completion_tokens)
+    chat = AccountedChatModel(model, calls, caps, prices, masker, tell)
+
+    async def close() -> None:
+        await chat.aclose()
+        await close_telemetry()
+
+    return chat, close
+
+
+def _traced(
+    model: "ChatModel", openai: "OpenAISettings", settings: Settings, masker: Masker
+) -> tuple["ChatModel", Close]:
+    """The model itself where calls are told to nobody. Raises WiringError."""
+    from app.telemetry_settings import Settings as TelemetrySettings
+
+    told = TelemetrySettings()
+    if not (settings.model_calls_to_langfuse or told.url_of("traces") or told.url_of("metrics")):
+        return model, _nothing
+    from app.telemetry import create_telemetry
+    from graph.llms.traced import Endpoint, TracedChatModel
+
+    try:
+        telemetry = create_telemetry(told, to_langfuse=settings.model_calls_to_langfuse)
+    except ValueError as error:
+        raise WiringError(str(error)) from None
+    provider = {"azure": "azure.ai.openai"}.get(openai.served_as, openai.served_as)
+    endpoint = Endpoint(provider, openai.base_url, openai.max_completion_tokens)
+    content = masker if settings.model_content_exported else None
+    return TracedChatModel(model, endpoint, telemetry.tracer, telemetry.meter, content), telemetry.aclose
 
 
 async def _nothing() -> None:
@@ -174,6 +245,13 @@ def windows(collectors: list[Collector]) -> ChooseWindows:
         return standard_windows
     recording = replay.manifest
     return recorded_windows(Windows(recording.incident, recording.baseline, recording.seasonal))
+
+
+def _zone(senders: Mapping[str, Sender]) -> tzinfo:
+    """In which people write times: as Slack's messages are read, so are hints."""
+    from app.intake.slack import Slack  # here, where all senders are loaded: --help does without them
+
+    return next((sender.zone for sender in senders.values() if isinstance(sender, Slack)), UTC)
 
 
 async def edges_seen(pool: Pool) -> list[Edge]:

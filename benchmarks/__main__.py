@@ -13,10 +13,13 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from app.embedded_postgres import EmbeddedPostgres
 from benchmarks import (
     collection,
+    confidence,
     intake,
+    lies,
     loop,
     masking,
     memory,
+    model_cost,
     ranking,
     ranking_speed,
     recorded,
@@ -30,8 +33,11 @@ from tests.conftest import ROOT
 BENCHMARKS: Mapping[str, Callable[[Setting], list[results.Table]]] = {
     "loop": loop.measure,
     "collection": collection.measure,
+    "confidence": confidence.measure,
     "intake": intake.measure,
+    "lies": lies.measure,
     "memory": memory.measure,
+    "model_cost": model_cost.measure,
     "startup": startup.measure,
     "storm": storm.measure,
     "recorded": recorded.measure,

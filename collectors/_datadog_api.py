@@ -303,8 +303,11 @@ def _term(tag: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    if re.fullmatch(r"\w[\w.-]*", text):
-        return text
+    return text if re.fullmatch(r"\w[\w.-]*", text) else phrase(text)
+
+
+def phrase(text: str) -> str:
+    """Words that stand next to each other, in any case; inside quotes there are no operators and no wildcards."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 

@@ -20,6 +20,7 @@ from collectors._datadog_api import (
     Session,
     bounds,
     not_understood,
+    phrase,
     questions,
     search_terms,
     text_of,
@@ -32,6 +33,7 @@ from collectors.base import GapReason, LogLine, Scope, Series, SeriesRef, Target
 
 COUNT_INTERVAL_S = 60
 ONSET_ROWS, LATER_ROWS, SAMPLE_ROWS = 1000, 500, 500  # per service and window
+FOUND_ROWS, FOUND_BEFORE_ROWS = 200, 50  # that answer a question: the counts tell how many there are
 SLICES = 3  # parts of a window that a sample is drawn from, if the window has more
 STATUSES_PER_SERVICE = 10
 _RESOLUTION = timedelta(milliseconds=1)  # of Datadog's timestamps
@@ -44,6 +46,7 @@ _COUNTED: Mapping[str, tuple[str, ...]] = {
     "logs.info": ("info", "notice", "ok", "debug"),
 }
 """Series, and the statuses they add up: an error is no less one for being critical."""
+_EVERY = tuple(status for statuses in _COUNTED.values() for status in statuses)
 _QUERY = re.compile(r'logs\("(?P<terms>.*) status:\((?P<statuses>[\w ]+)\)"\)\.index\("\*"\)\.rollup\("count"\)')
 
 Minutes = Counter[float]  # lines by the epoch second at which their interval begins
@@ -180,6 +183,18 @@ class LogReader:
         values = [value for row in rows for value in row.computes.values()]
         return sum(int(value) for value in values if isinstance(value, int | float))
 
+    # --- one question ---
+
+    async def find(self, scope: Scope, target: Target, words: str, part: Part) -> None:
+        """A job: the lines of a target that hold the words. All are counted, the first ones are read."""
+        question = Question(f"{search_terms(target)} {phrase(words)}", (target,))
+        ref = _ref(target, "logs", _EVERY, question.query)
+        for window, rows in ((scope.incident, FOUND_ROWS), *((w, FOUND_BEFORE_ROWS) for w in scope.baseline)):
+            counted = await self._counted(question, window, part)
+            part.keep(_series([ref], counted.get(target.service, {}), window))
+            if any(counted.get(target.service, {"": True}).values()):  # or nobody could count them
+                await self._lines(Search(LOGS, question.query, window, rows, oldest_first=True), target, part)
+
     # --- samples ---
 
     async def sample(self, scope: Scope, target: Target, counts: LogCounts, part: Part) -> None:
@@ -305,17 +320,18 @@ def _add(minutes: Minutes, points: Sequence[JsonValue], window: Window, interval
 
 
 def _refs(target: Target) -> list[SeriesRef]:
-    return [
-        SeriesRef(
-            source="datadog",
-            component=target.service,
-            metric=metric,
-            statistic="sum",
-            unit="lines",
-            query=_count_query(search_terms(target), statuses),
-        )
-        for metric, statuses in _COUNTED.items()
-    ]
+    return [_ref(target, metric, statuses, search_terms(target)) for metric, statuses in _COUNTED.items()]
+
+
+def _ref(target: Target, metric: str, statuses: Sequence[str], terms: str) -> SeriesRef:
+    return SeriesRef(
+        source="datadog",
+        component=target.service,
+        metric=metric,
+        statistic="sum",
+        unit="lines",
+        query=_count_query(terms, statuses),
+    )
 
 
 def _count_query(terms: str, statuses: Sequence[str]) -> str:

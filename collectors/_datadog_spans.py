@@ -1,5 +1,6 @@
 """Spans from Datadog: of the services in play, and whole traces of requests that failed."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,12 +13,26 @@ from collectors._callees import by_attributes, by_span_type
 from collectors._datadog_api import SPANS, TRACE, Dated, Names, Question, Search, Session, not_understood, text_of
 from collectors._jobs import Part
 from collectors._otlp import kind_of
-from collectors.base import Change, CollectorError, Edge, GapReason, Refused, Scope, Span, SpanKind, Window, utc
+from collectors._questions import NotHere
+from collectors.base import (
+    Change,
+    CollectorError,
+    Edge,
+    GapReason,
+    NotFound,
+    Refused,
+    Scope,
+    Span,
+    SpanKind,
+    Window,
+    utc,
+)
 
 PROBLEM_ROWS, SAMPLE_ROWS = 300, 500  # of the alerted service; its neighbours share as many of theirs
 TRACES = 5  # read whole, of all services; Datadog allows 60 a minute to the whole organisation
 SPANS_PER_TRACE = 1000
 _PROBLEMS = "status:error"
+_ID = re.compile(r"[0-9a-fA-F]{16,32}|\d{1,39}")
 _PEER = ("peer.service", "peer.db.name", "peer.messaging.destination", "messaging.destination.name", "out.host")
 _SYSTEMS = ("db.system", "messaging.system")
 _ERROR = ("error.type", "error.message")
@@ -126,7 +141,7 @@ class SpanReader:
         missing = 0
         for span in failed:
             try:
-                await self._trace(span, scope, names, part)
+                await self._trace(span.trace_id, scope, names, part, span_id=span.span_id)
             except Refused:
                 missing += 1
             except CollectorError as error:  # as will the next one
@@ -139,19 +154,27 @@ class SpanReader:
                 "keep traces with errors by a retention filter; the trace API is not open on every site",
             )
 
-    async def _trace(self, failed: Span, scope: Scope, names: Names, part: Part) -> None:
+    async def find(self, trace_id: str, scope: Scope, names: Names, part: Part) -> None:
+        """A job: all spans of a trace. Raises CollectorError."""
+        if not _ID.fullmatch(trace_id):
+            raise NotHere(f"{trace_id}: Datadog's trace ids are 32 hexadecimal digits, or a decimal number")
+        try:
+            await self._trace(trace_id, scope, names, part)
+        except NotFound:
+            raise NotHere(f"Datadog has no trace {trace_id}, or did not keep it") from None
+
+    async def _trace(self, trace_id: str, scope: Scope, names: Names, part: Part, *, span_id: str = "") -> None:
+        """``span_id``: one of its spans as a search wrote it."""
         started = monotonic()
-        attributes = (await self._session.read(part, TRACE, _Trace, of=failed.trace_id)).data.attributes
+        attributes = (await self._session.read(part, TRACE, _Trace, of=trace_id)).data.attributes
         rows = [_trace_row(row) for row in attributes.spans]
         sound = [row for row in rows if row is not None][:SPANS_PER_TRACE]
-        query = self._session.query(
-            TRACE, f"trace_id:{failed.trace_id}", scope.incident, started, len(rows), of=failed.trace_id
-        )
+        query = self._session.query(TRACE, f"trace_id:{trace_id}", scope.incident, started, len(rows), of=trace_id)
         truncated = attributes.is_truncated or len(rows) > SPANS_PER_TRACE
         part.queries.append(query.model_copy(update={"truncated": truncated}))
         not_understood(part, sum(row is None for row in rows), query.text)
-        decimal = _decimal(failed.span_id, sound)
-        spans = [_of_trace(failed.trace_id, row, names, decimal=decimal) for row in sound]
+        decimal = _decimal(span_id, sound)
+        spans = [_of_trace(trace_id, row, names, decimal=decimal) for row in sound]
         part.keep(spans)
         edges: list[Edge] = []
         for told, row in zip(spans, sound, strict=True):

@@ -13,24 +13,31 @@ from datetime import timedelta
 from functools import partial
 from ipaddress import ip_address
 from math import ceil
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic.alias_generators import to_camel
 
+from collectors._budget import SourceSettings
 from collectors._callees import CalleeKind, by_attributes
-from collectors._jobs import Part
+from collectors._jobs import Job, Part
+from collectors._questions import NotHere
+from collectors._source import HttpSource
+from collectors._windows import around
 from collectors.base import (
     Change,
     Edge,
     Gap,
     GapReason,
+    LogsRead,
+    NotFound,
     Refused,
     Scope,
     Span,
     SpanKind,
     Target,
     Telemetry,
+    TraceRead,
     Window,
     utc,
 )
@@ -42,6 +49,12 @@ EARLY = timedelta(hours=1)  # how long before the windows a trace may have begun
 LATE = timedelta(minutes=5)  # how far a machine's clock may be ahead
 SLOW = 0.9  # of the usual spans are faster than those searched for as slow
 
+_S = TypeVar("_S", bound=SourceSettings)
+_TRACE_ID = re.compile(
+    r"[0-9a-fA-F]{1,32}"
+    r"|1-[0-9a-fA-F]{8}-[0-9a-fA-F]{24}"  # as X-Ray writes it
+    r"|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"  # as a UUID
+)
 _KINDS: Mapping[str, SpanKind] = {
     "2": "server",
     "3": "client",
@@ -185,6 +198,14 @@ def hex_id(told: str, digits: int) -> str:
     if len(found) != digits:
         raise ValueError(f"no id: {told[:40]}")
     return found if found.strip("0") else ""
+
+
+def asked_id(told: str) -> str:
+    """The id of a trace that somebody asked for, in 32 digits of hex. Raises NotHere: it is none."""
+    found = told.removeprefix("1-").replace("-", "") if _TRACE_ID.fullmatch(told) else ""
+    if not found.strip("0"):
+        raise NotHere(f"{told}: OpenTelemetry's trace ids are 32 hexadecimal digits, not all of them 0")
+    return found.lower().zfill(32)
 
 
 def _raw(span: _Span, resource: Mapping[str, str]) -> RawSpan:
@@ -390,6 +411,14 @@ class Traces:
             self._note_callees(raws, spans)
             part.keep(spans)
 
+    def keep_asked(self, part: Part, trace_id: str, found: Read) -> None:
+        """Keep the one trace that was asked for by its id, with who calls whom in it. Raises NotHere, TooMuch."""
+        self.keep(part, replace(found, spans=[raw for raw in found.spans if raw.trace_id == trace_id]))
+        part.gaps.extend(self._gaps())
+        if not part.spans:
+            raise NotHere(f"{self._source} has no spans of trace {trace_id}, or did not keep them")
+        part.keep(edges_of(part.spans, self._source, self._callees))
+
     def _dull(self, raw: RawSpan) -> tuple[bool, bool, float]:
         return not raw.failed, not self.names.knows(raw.service), raw.start_s
 
@@ -486,3 +515,31 @@ def edges_of(spans: Sequence[Span], source: str, callees: Mapping[tuple[str, str
     for (caller, callee), waits in awaited.items():
         kind = callees.get((caller, callee), "")
         yield Edge(caller=caller, callee=callee, source=source, asynchronous=not waits, callee_kind=kind)
+
+
+# --- one question -------------------------------------------------------------------------------------------------
+
+
+class TraceSource(HttpSource[_S]):
+    """A source that gives a trace by its id."""
+
+    @property
+    def reads(self) -> frozenset[Literal["logs", "trace"]]:
+        """Traces."""
+        return frozenset(("trace",))
+
+    def _answer(self, question: LogsRead | TraceRead, scope: Scope) -> tuple[str, Job]:
+        assert isinstance(question, TraceRead)
+        trace_id = asked_id(question.trace_id)
+        return f"trace {trace_id}", partial(self._find, trace_id, scope)
+
+    async def _find(self, trace_id: str, scope: Scope, part: Part) -> None:
+        try:
+            found = await self._by_id(part, trace_id, around((scope.incident, *scope.baseline)))
+        except NotFound:
+            part.answered, found = True, Read([])
+        Traces(self.name, scope).keep_asked(part, trace_id, found)
+
+    async def _by_id(self, part: Part, trace_id: str, window: Window) -> Read:
+        """The spans of the trace, which is looked for in and around the window. Raises CollectorError."""
+        raise NotImplementedError

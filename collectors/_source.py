@@ -1,12 +1,12 @@
 """What the collectors are made of: a source, read within its settings' budget."""
 
 from collections.abc import Iterable, Sequence
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, Literal, TypeVar
 
 from collectors._budget import Budget, SourceSettings
 from collectors._http import Api
 from collectors._jobs import Job, Part, gather
-from collectors.base import Scope, Series, SeriesRef, Telemetry, Window
+from collectors.base import LogsRead, Refused, Scope, Series, SeriesRef, Telemetry, TraceRead, Window
 
 S = TypeVar("S", bound=SourceSettings)
 
@@ -27,6 +27,21 @@ class Source(Generic[S]):
     async def measure(self, refs: Sequence[SeriesRef], window: Window) -> list[Series]:
         """Nothing: there are no metrics here."""
         return []
+
+    @property
+    def reads(self) -> frozenset[Literal["logs", "trace"]]:
+        """Nothing: what it has, it gives whole."""
+        return frozenset()
+
+    async def read(self, question: LogsRead | TraceRead, scope: Scope) -> Telemetry:
+        """Within the budget of a collection. Raises CollectorError; Refused for what is not in ``reads``."""
+        if question.kind not in self.reads:
+            raise Refused(f"{self.name} answers no questions about {question.kind}")
+        return await self._gathered(scope, [self._answer(question, scope)], side_by_side=1)
+
+    def _answer(self, question: LogsRead | TraceRead, scope: Scope) -> tuple[str, Job]:
+        """The job that answers a question of a kind in ``reads``, and what it is about. Raises Refused."""
+        raise NotImplementedError
 
     async def aclose(self) -> None:
         """Nothing is held open."""

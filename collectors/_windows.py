@@ -20,6 +20,12 @@ def joined(windows: Iterable[Window]) -> list[Window]:
     return result
 
 
+def around(windows: Iterable[Window]) -> Window:
+    """From the first moment of the windows to their last."""
+    first, *more = joined(windows)
+    return Window(start=first.start, end=max((window.end for window in more), default=first.end))
+
+
 def whole_periods(window: Window, period_s: float) -> Window:
     """The periods that lie wholly inside: a sum over part of a period looks like a fall.
 

@@ -342,6 +342,33 @@ USUAL_MEND: Mapping[GapReason, str] = {
 """What to do where nothing more exact is known."""
 
 
+class LogsRead(Model):
+    """Log lines of one component that hold these words, over incident and baseline."""
+
+    kind: Literal["logs"] = "logs"
+    component: str
+    contains: str = Field(min_length=2, max_length=200, description="Plain text, any case; no query language")
+
+
+class MetricRead(Model):
+    """One metric of one component, over incident and baseline."""
+
+    kind: Literal["metric"] = "metric"
+    component: str
+    metric: str
+
+
+class TraceRead(Model):
+    """All spans of one trace."""
+
+    kind: Literal["trace"] = "trace"
+    trace_id: str = Field(min_length=1, max_length=64)
+
+
+Read = Annotated[LogsRead | MetricRead | TraceRead, Field(discriminator="kind")]
+"""A question that an analyst may ask of the collectors, beside what all of them collect."""
+
+
 class Telemetry(Model):
     """All that one collector saw, normalised."""
 
@@ -490,6 +517,17 @@ class Collector(Protocol):
         """The same metrics again over a later window; a metric without points is left out.
 
         Raises CollectorError.
+        """
+
+    @property
+    def reads(self) -> frozenset[Literal["logs", "trace"]]:
+        """Which questions ``read`` answers; metrics are read by ``measure``."""
+
+    async def read(self, question: LogsRead | TraceRead, scope: Scope) -> Telemetry:
+        """What one question finds: log lines over incident and baseline windows, or the spans of a trace.
+
+        Bounded as a collection is, within ``scope.within_s``. Raises CollectorError; Refused for what is not in
+        ``reads``.
         """
 
     async def check(self) -> list[Check]:

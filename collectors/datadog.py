@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from functools import partial
+from typing import Literal
 
 import httpx
 from pydantic import Field, JsonValue, SecretStr
@@ -41,6 +42,7 @@ from collectors._datadog_topology import TopologyReader
 from collectors._http import Params, checked, clock_check
 from collectors._jobs import Job, Part
 from collectors._limits import LONGEST_PAUSE_S
+from collectors._questions import target_of, words_of
 from collectors._source import Source
 from collectors._windows import concatenated
 from collectors.base import (
@@ -48,11 +50,13 @@ from collectors.base import (
     Check,
     Clock,
     Declared,
+    LogsRead,
     Scope,
     Series,
     SeriesRef,
     Target,
     Telemetry,
+    TraceRead,
     Window,
 )
 
@@ -142,6 +146,18 @@ class DatadogCollector(Source[Settings]):
             *await self._metrics.points(metrics, window, part),
             *await self._logs.measure(counts, window, part),
         ]
+
+    @property
+    def reads(self) -> frozenset[Literal["logs", "trace"]]:
+        """Logs and traces."""
+        return frozenset(("logs", "trace"))
+
+    def _answer(self, question: LogsRead | TraceRead, scope: Scope) -> tuple[str, Job]:
+        if isinstance(question, TraceRead):
+            names = Names(scope.targets)
+            return f"trace {question.trace_id}", partial(self._spans.find, question.trace_id, scope, names)
+        target = target_of(question.component, scope)
+        return f"logs of {target.service}", partial(self._logs.find, scope, target, words_of(question))
 
     def _jobs(self, scope: Scope) -> Iterator[tuple[str, Job]]:
         targets, counts, traces = sorted(scope.targets, key=lambda t: t.hops), LogCounts(), Traces()

@@ -23,7 +23,6 @@ from collectors._http import Api, Params, checked, clock_check, parsed
 from collectors._jobs import Job, Part, on_thread
 from collectors._prometheus_family import FamilySettings, client, complete, readable
 from collectors._queries import asked
-from collectors._source import HttpSource
 from collectors.base import (
     Check,
     Clock,
@@ -113,7 +112,11 @@ class _Dependency(_Wire):
     child: str
 
 
-class JaegerCollector(HttpSource[Settings]):
+_Ask = Callable[[Part, str, Params], Awaitable[otlp.Read]]
+"""Asks a path of the API with parameters."""
+
+
+class JaegerCollector(otlp.TraceSource[Settings]):
     """One Jaeger, read-only."""
 
     name = "jaeger"
@@ -144,6 +147,14 @@ class JaegerCollector(HttpSource[Settings]):
 
     # --- traces ---
 
+    async def _by_id(self, part: Part, trace_id: str, window: Window) -> otlp.Read:
+        searches, ask = self._api_of(v3=await self._knows_v3(part))
+        path = f"{searches}/{trace_id}"
+        with asked(part, path, window, f"{self._ui}/trace/{trace_id}", kind="traces") as tally:
+            found = await ask(part, path, {})
+            tally.rows = len(found.spans)
+        return found
+
     async def _traces(self, target: Target, traces: otlp.Traces, part: Part) -> None:
         await traces.search(target, part, partial(self._search, otlp.service_name(target), traces, part))
 
@@ -157,9 +168,10 @@ class JaegerCollector(HttpSource[Settings]):
             await self._searched(service, traces, part, search, FEW)
 
     async def _searched(self, service: str, traces: otlp.Traces, part: Part, search: otlp.Search, limit: int) -> None:
-        text, params, ask = self._question(service, search, limit, v3=await self._knows_v3(part))
-        with asked(part, text, search.window, self._link(service, search, limit), kind="traces") as tally:
-            found = await ask(part, text, params)
+        path, params, ask = self._question(service, search, limit, v3=await self._knows_v3(part))
+        link = self._link(service, search, limit)
+        with asked(part, _told(path, params), search.window, link, kind="traces") as tally:
+            found = await ask(part, path, params)
             tally.rows = len({raw.trace_id for raw in found.spans})
             tally.truncated = tally.rows >= limit
         traces.keep(part, found)
@@ -182,26 +194,26 @@ class JaegerCollector(HttpSource[Settings]):
         names = body.get(field) if isinstance(body, dict) else None
         return [name for name in names or () if isinstance(name, str)] if isinstance(names, list | None) else None
 
-    def _question(
-        self, service: str, search: otlp.Search, limit: int, *, v3: bool
-    ) -> tuple[str, Params, Callable[[Part, str, Params], Awaitable[otlp.Read]]]:
-        """In words, its parameters, and how it is asked."""
-        if v3:
-            params = _params_v3(service, search, limit)
-            return _told("/api/v3/traces", params), params, self._by_v3
-        params = _params_v1(service, search, limit)
-        return _told("/api/traces", params), params, self._by_v1
+    def _question(self, service: str, search: otlp.Search, limit: int, *, v3: bool) -> tuple[str, Params, _Ask]:
+        """Its path and parameters, and how it is asked."""
+        path, ask = self._api_of(v3=v3)
+        return path, (_params_v3 if v3 else _params_v1)(service, search, limit), ask
 
-    async def _by_v3(self, part: Part, text: str, params: Params) -> otlp.Read:
+    def _api_of(self, *, v3: bool) -> tuple[str, _Ask]:
+        """Where that version of the API has traces, and how it is asked."""
+        return ("/api/v3/traces", self._by_v3) if v3 else ("/api/traces", self._by_v1)
+
+    async def _by_v3(self, part: Part, path: str, params: Params) -> otlp.Read:
         try:
-            content = await self._api.content(part, "/api/v3/traces", needs=NEEDS, params=params)
+            content = await self._api.content(part, path, needs=NEEDS, params=params)
         except NotFound:  # so it says that there are no such traces
             content = b""
         part.answered = True
         return await on_thread(_streamed, content)
 
-    async def _by_v1(self, part: Part, text: str, params: Params) -> otlp.Read:
-        answer = parsed(_Answer, await self._api.json(part, "/api/traces", needs=NEEDS, params=params))
+    async def _by_v1(self, part: Part, path: str, params: Params) -> otlp.Read:
+        text = _told(path, params)
+        answer = parsed(_Answer, await self._api.json(part, path, needs=NEEDS, params=params))
         if answer.errors:
             part.gap(GapReason.TRUNCATED, f"{text}: {json.dumps(answer.errors)}"[:COMPLAINT])
         traces = list(readable(part, text, answer.data or (), _Trace))
@@ -244,9 +256,9 @@ class JaegerCollector(HttpSource[Settings]):
 
         async def sample(part: Part) -> str:
             search = otlp.Search("any", Window(start=now - timedelta(hours=1), end=now))
-            text, params, ask = self._question(known[0], search, 1, v3=await self._knows_v3(part))
-            found = await ask(part, text, params)
-            return f"{text}: {len(found.spans)} spans"
+            path, params, ask = self._question(known[0], search, 1, v3=await self._knows_v3(part))
+            found = await ask(part, path, params)
+            return f"{_told(path, params)}: {len(found.spans)} spans"
 
         reached = await look("reachable", services, "check JAEGER_URL")
         if known:
@@ -310,7 +322,7 @@ def _filters(search: otlp.Search) -> dict[str, str]:
 
 
 def _told(path: str, params: Params) -> str:
-    return f"{path}?{urlencode(params, doseq=True)}"
+    return f"{path}?{urlencode(params, doseq=True)}" if params else path
 
 
 def _rfc3339(epoch_s: float) -> str:

@@ -1,22 +1,24 @@
-"""Reads Kubernetes: events, the state of workloads and their pods, roll-outs and autoscaling.
+"""Reads Kubernetes: events, the state of workloads and their pods, roll-outs and autoscaling; and logs, when asked.
 
 The account needs in each namespace ``list`` on ``events``, ``pods``, ``replicasets.apps``, ``controllerrevisions.apps``
-and ``horizontalpodautoscalers.autoscaling``, and ``get`` on ``deployments.apps``, ``statefulsets.apps`` and
-``daemonsets.apps``. Kubernetes keeps events for an hour, unless it was told otherwise.
+and ``horizontalpodautoscalers.autoscaling``, and ``get`` on ``deployments.apps``, ``statefulsets.apps``,
+``daemonsets.apps`` and ``pods/log``. Kubernetes keeps events for an hour, unless it was told otherwise, and the logs of
+a pod no longer than the pod.
 """
 
 import asyncio
 import re
 from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import partial
+from math import ceil
 from pathlib import Path
 from shlex import quote
 from time import monotonic
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import httpx
 import yaml
@@ -29,8 +31,11 @@ from collectors._budget import SourceSettings, env
 from collectors._http import COMPLAINT, MAX_ANSWER, checked, clock_check, parsed, pause_of
 from collectors._jobs import Job, Part, on_thread
 from collectors._limits import limit_of
+from collectors._log_lines import forms_of, log_line
 from collectors._queries import asked
+from collectors._questions import NotDeclared, target_of, words_of
 from collectors._source import Source
+from collectors._windows import around
 from collectors.base import (
     Asks,
     Change,
@@ -43,6 +48,7 @@ from collectors.base import (
     KubernetesWorkload,
     Level,
     LogLine,
+    LogsRead,
     NotFound,
     RateLimited,
     Refused,
@@ -50,6 +56,7 @@ from collectors.base import (
     Status,
     Telemetry,
     TooMuch,
+    TraceRead,
     Unreachable,
     Window,
 )
@@ -62,6 +69,10 @@ EVENTS_KEPT = timedelta(hours=1)  # by default
 CONNECT_S, READ_S = 3.0, 10.0
 MESSAGE_LENGTH = 2_000
 NAMED = 5  # containers in a status
+LOGS = 20  # of containers, that answer a question
+LOG_BYTES = 4_000_000  # of one log, from its start
+LOG_LINE = 16_384  # bytes, at most
+CLOCKS_S = 60  # that the API server's clock may be ahead
 
 _KINDS = (("Deployment", "deployment"), ("StatefulSet", "stateful_set"), ("DaemonSet", "daemon_set"))
 _REVISIONS = {"Deployment": ("replicasets.apps", "replica_set")}
@@ -352,7 +363,7 @@ class _Expired(CollectorError):
 
 @dataclass(frozen=True)
 class _Read:
-    """One question: ``kubectl <verb> <resource> -n <namespace>``, and how the library asks it."""
+    """One question about resources of a namespace, and how the library asks it."""
 
     verb: str
     resource: str
@@ -364,9 +375,10 @@ class _Read:
     @property
     def command(self) -> str:
         """The same question for a person's terminal."""
-        flags = {"name": " ", "field_selector": " --field-selector ", "label_selector": " -l "}
+        flags = {"name": " ", "container": " -c ", "field_selector": " --field-selector ", "label_selector": " -l "}
         told = "".join(f"{flags[name]}{quote(value)}" for name, value in self.arguments.items() if value)
-        return f"kubectl get {self.resource} -n {quote(self.namespace)}{told}"
+        verb = "logs" if self.resource == "pods/log" else f"get {self.resource}"
+        return f"kubectl {verb} -n {quote(self.namespace)}{told}"
 
     @property
     def needs(self) -> str:
@@ -384,7 +396,11 @@ class _Cluster:
         self.skew_s: float | None = None
 
     async def json(self, part: Part, read: _Read, **paging: str | int) -> JsonValue:
-        """The answer. One more try after a lost connection, a 5xx, or the pause a 429 asks for.
+        """The answer, parsed; else as ``content``."""
+        return await on_thread(_json, await self.content(part, read, **paging), read)
+
+    async def content(self, part: Part, read: _Read, **options: str | int) -> bytes:
+        """The answer's bytes. One more try after a lost connection, a 5xx, or the pause a 429 asks for.
 
         Raises CollectorError.
         """
@@ -401,14 +417,14 @@ class _Cluster:
                 async with limit.turn(read.command, part.budget.left_s):
                     part.budget.call()
                     try:
-                        content, headers = await asyncio.to_thread(_content, client, read, paging)
+                        content, headers = await asyncio.to_thread(_content, client, read, options)
                     except _Answered as error:
                         limit.close(_pause_s(error))
                         raise _refusal(error, read) from None
                 part.answered = True
                 self.skew_s = skew_s(headers)
                 part.budget.receive(len(content))
-                return await on_thread(_json, content, read)
+                return content
         raise AssertionError("unreachable: the last attempt answers or raises")
 
     async def _connected(self) -> Any:
@@ -455,15 +471,15 @@ def connect(settings: Settings) -> Any:
     return client.ApiClient(configuration)
 
 
-def _content(client: Any, read: _Read, paging: Mapping[str, str | int]) -> tuple[bytes, Mapping[str, str]]:
+def _content(client: Any, read: _Read, options: Mapping[str, str | int]) -> tuple[bytes, Mapping[str, str]]:
     """The answer's bytes, at most MAX_ANSWER, and its headers. Raises CollectorError, _Answered."""
     from kubernetes import client as library
     from urllib3.exceptions import HTTPError
 
     method = getattr(getattr(library, read.api)(client), read.method)
-    options = {"_preload_content": False, "_request_timeout": (CONNECT_S, READ_S)}
+    streamed = {"_preload_content": False, "_request_timeout": (CONNECT_S, READ_S)}
     try:
-        response = method(namespace=read.namespace, **read.arguments, **paging, **options)
+        response = method(namespace=read.namespace, **read.arguments, **options, **streamed)
         with closing(response):
             return _bounded(response.stream(65_536), read), response.headers
     except library.ApiException as error:
@@ -551,6 +567,15 @@ class _Look:
     part: Part
 
 
+@dataclass(frozen=True)
+class _Log:
+    """The log of a container, or the ``previous`` one, of before it was started again."""
+
+    pod: str
+    container: str
+    previous: bool = False
+
+
 class KubernetesCollector(Source[Settings]):
     """One cluster, read-only."""
 
@@ -578,7 +603,7 @@ class KubernetesCollector(Source[Settings]):
 
         async def reads(read: _Read, part: Part) -> str:
             with suppress(NotFound):  # the permission is there, the object need not be
-                await self._cluster.json(part, read)
+                await self._cluster.content(part, read)
             return read.command
 
         asks = {f"{read.verb} {read.resource}": partial(reads, read) for read in _every_read("default")}
@@ -615,9 +640,7 @@ class KubernetesCollector(Source[Settings]):
         look = _Look(scope, service, at, part)
         kind, workload = await self._found(look)
         part.keep(_replica_statuses(service, kind, workload, self._clock.now()))
-        selector = str(workload.spec.selector)
-        if not selector:  # it would select every pod of the namespace
-            raise CollectorError(f"{kind} {look.at.namespace}/{look.at.workload} has no selector")
+        selector = _selector(kind, workload)
         reads: list[Awaitable[None]] = [
             self._pods(look, selector),
             self._rollouts(look, kind, workload, selector),
@@ -643,8 +666,7 @@ class KubernetesCollector(Source[Settings]):
         )
 
     async def _pods(self, look: _Look, selector: str) -> None:
-        read = _listing("pods", look.at.namespace, "CoreV1Api", "pod", label_selector=selector)
-        pods = await self._rows(read, look.scope, look.part, _Pod)
+        pods = await self._rows(_pods_of(look.at, selector), look.scope, look.part, _Pod)
         windows = (look.scope.incident, *look.scope.baseline)
         look.part.logs.extend(line for pod in pods for line in _ended(look.service, pod, windows))
         current = [pod for pod in pods if not _left_over(pod, min(w.start for w in windows))]
@@ -665,6 +687,74 @@ class KubernetesCollector(Source[Settings]):
         for scaler in await self._rows(read, look.scope, look.part, _Autoscaler):
             if scaler.spec.scale_target_ref == _ScaleTarget(kind=kind, name=look.at.workload):
                 look.part.keep(_scaling(look, scaler, self._clock.now()))
+
+    # --- one question ---
+
+    @property
+    def reads(self) -> frozenset[Literal["logs", "trace"]]:
+        """Logs, of pods that are there still."""
+        return frozenset(("logs",))
+
+    def _answer(self, question: LogsRead | TraceRead, scope: Scope) -> tuple[str, Job]:
+        assert isinstance(question, LogsRead)
+        service, words = question.component, words_of(question)
+        at = target_of(service, scope).kubernetes
+        if at is None:
+            raise NotDeclared(f"the catalogue names no workload of {service} in Kubernetes")
+        return f"logs of {at.namespace}/{at.workload}", partial(self._find, scope, service, at, words)
+
+    async def _find(self, scope: Scope, service: str, at: KubernetesWorkload, words: str, part: Part) -> None:
+        """The lines of the workload's containers that hold the words. Raises CollectorError."""
+        look = _Look(scope, service, at, part)
+        selector = _selector(*await self._found(look))
+        pods = await self._rows(_pods_of(at, selector), scope, part, _Pod)
+        _tell_gone(look, pods)
+        logs = sorted((log for pod in pods for log in _logs_of(pod)), key=lambda log: not log.previous)
+        if len(logs) > LOGS:
+            part.gap(GapReason.TRUNCATED, f"only the logs of {LOGS} of {len(logs)} containers were read")
+        with asked(part, _grep(look, selector, words), scope.incident, kind="logs") as tally:
+            found = await asyncio.gather(*(self._log(look, log, words) for log in logs[:LOGS]))
+            tally.rows = sum(one for one in found if isinstance(one, int))
+        failures = [one for one in found if isinstance(one, CollectorError)]
+        if failures:
+            first = failures[0]
+            part.gap(first.reason, f"{len(failures)} of {len(found)} logs: {first.detail}", first.mend)
+
+    async def _log(self, look: _Look, log: _Log, words: str) -> int | CollectorError:
+        """How many lines of one log hold the words, or why it could not be read; the other logs tell enough."""
+        try:
+            return await self._read_log(look, log, words)
+        except CollectorError as error:
+            return error
+
+    async def _read_log(self, look: _Look, log: _Log, words: str) -> int:
+        """One that is too large is read from the incident on as well: Kubernetes takes neither words nor an end.
+
+        Raises CollectorError.
+        """
+        incident = look.scope.incident
+        windows = (incident, *look.scope.baseline)
+        content = await self._since(around(windows).start, look, log)
+        if len(content) <= LOG_BYTES - LOG_LINE:
+            return await self._keep(look, log, content, words, windows)
+        told = f"{log.pod}/{log.container}: the log is larger than the {LOG_BYTES:,} bytes that are read"
+        look.part.gap(GapReason.TRUNCATED, told, "read on with kubectl logs")
+        before = await self._keep(look, log, content, words, look.scope.baseline)
+        content = await self._since(incident.start, look, log)
+        return before + await self._keep(look, log, content, words, (incident,))
+
+    async def _since(self, start: datetime, look: _Look, log: _Log) -> bytes:
+        arguments = {"name": log.pod, "container": log.container}
+        read = _Read("get", "pods/log", look.at.namespace, "CoreV1Api", "read_namespaced_pod_log", arguments)
+        since_s = max(ceil((self._clock.now() - start).total_seconds()), 0) + CLOCKS_S
+        return await self._cluster.content(
+            look.part, read, previous=log.previous, since_seconds=since_s, limit_bytes=LOG_BYTES, timestamps=True
+        )
+
+    async def _keep(self, look: _Look, log: _Log, content: bytes, words: str, windows: Sequence[Window]) -> int:
+        found = await on_thread(_holding, look.service, log, content, words, windows)
+        await look.part.keep_logs(found)
+        return len(found)
 
     # --- requests ---
 
@@ -714,6 +804,25 @@ def _listing(resource: str, namespace: str, api: str, what: str, **selectors: st
     return _Read("list", resource, namespace, api, f"list_namespaced_{what}", selectors)
 
 
+def _pods_of(at: KubernetesWorkload, selector: str) -> _Read:
+    return _listing("pods", at.namespace, "CoreV1Api", "pod", label_selector=selector)
+
+
+def _selector(kind: str, workload: _Workload) -> str:
+    """Raises CollectorError: there is none, which would select every pod of the namespace."""
+    selector = str(workload.spec.selector)
+    if not selector:
+        raise CollectorError(f"{kind} {workload.metadata.name} has no selector")
+    return selector
+
+
+def _grep(look: _Look, selector: str, words: str) -> str:
+    """The question for a person's terminal."""
+    since = around((look.scope.incident, *look.scope.baseline)).start.astimezone(UTC)
+    command = f"kubectl logs -n {quote(look.at.namespace)} -l {quote(selector)} --all-containers --tail=-1 --timestamps"
+    return f"{command} --since-time={since:%Y-%m-%dT%H:%M:%SZ} | grep -iF -- {quote(words)}"
+
+
 def _getting(namespace: str, name: str, kind: str, method: str) -> _Read:
     return _Read("get", f"{kind.lower()}s.apps", namespace, "AppsV1Api", f"read_namespaced_{method}", {"name": name})
 
@@ -725,6 +834,7 @@ def _every_read(namespace: str) -> Iterator[_Read]:
     yield _listing("replicasets.apps", namespace, "AppsV1Api", "replica_set")
     yield _listing("controllerrevisions.apps", namespace, "AppsV1Api", "controller_revision")
     yield _listing("horizontalpodautoscalers.autoscaling", namespace, "AutoscalingV2Api", "horizontal_pod_autoscaler")
+    yield _Read("get", "pods/log", namespace, "CoreV1Api", "read_namespaced_pod_log", {"name": "none"})
     for kind, method in _KINDS:
         yield _getting(namespace, "none", kind, method)
 
@@ -847,6 +957,38 @@ def _ended(service: str, pod: _Pod, windows: Sequence[Window]) -> Iterator[LogLi
 def _terminated(container: str, state: _Terminated) -> str:
     said = f": {state.message.strip()}" if state.message.strip() else ""
     return f"container {container} terminated: {state.reason or 'unknown'}, exit code {state.exit_code}{said}"
+
+
+def _logs_of(pod: _Pod) -> Iterator[_Log]:
+    """Of containers that ran. While one waits to be started again, its log is the previous one."""
+    for container in pod.status.containers:
+        waits, ended = container.state.waiting is not None, container.last_state.terminated is not None
+        if ended or not waits:
+            yield _Log(pod.metadata.name, container.name)
+        if ended and not waits:
+            yield _Log(pod.metadata.name, container.name, previous=True)
+
+
+def _tell_gone(look: _Look, pods: Sequence[_Pod]) -> None:
+    """That all pods are younger than the incident, if so: nobody knows what the others logged."""
+    oldest = min((pod.status.start_time for pod in pods if pod.status.start_time), default=None)
+    if oldest is None or oldest > look.scope.incident.start:
+        told = f"{look.at.workload} has no pod of before the incident; logs of pods that are gone went with them"
+        look.part.gap(GapReason.TRUNCATED, told, "collect logs elsewhere")
+
+
+def _holding(service: str, log: _Log, content: bytes, words: str, windows: Sequence[Window]) -> list[LogLine]:
+    """The lines of these windows that hold the words, in any case."""
+    wanted, found = [form.casefold() for form in forms_of(words)], []
+    for row in content.decode(errors="replace").split("\n"):
+        told, _, text = row.partition(" ")
+        if any(form in text.casefold() for form in wanted):
+            with suppress(ValueError):  # it does not begin with a time: the rest of a line that was cut
+                at = datetime.fromisoformat(told)
+                if at.tzinfo and _within(at, windows):
+                    line = log_line(service, at, text, {"pod": log.pod}, "info")
+                    found.append(replace(line, logger=line.logger or log.container))
+    return found
 
 
 def _pod_statuses(service: str, pods: Sequence[_Pod], incident: Window, now: datetime) -> Iterator[Status]:

@@ -9,6 +9,7 @@ But for current SDKs over OpenTelemetry, data may come up to ten minutes late.
 
 import asyncio
 import json
+import re
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
@@ -36,9 +37,10 @@ from collectors._budget import SourceSettings, env
 from collectors._http import Api, Params, checked, clock_check, parsed
 from collectors._jobs import Job, Part
 from collectors._queries import asked
+from collectors._questions import NotDeclared, NotHere
 from collectors._source import HttpSource
 from collectors._urls import base_url as checked_url
-from collectors._windows import concatenated, joined, whole_periods
+from collectors._windows import around, concatenated, joined, whole_periods
 from collectors.base import (
     Change,
     Check,
@@ -47,6 +49,7 @@ from collectors.base import (
     GapReason,
     LangfuseTraces,
     LogLine,
+    LogsRead,
     Measures,
     NotFound,
     Refused,
@@ -56,6 +59,7 @@ from collectors.base import (
     Span,
     Target,
     Telemetry,
+    TraceRead,
     Window,
 )
 
@@ -66,6 +70,7 @@ SETTLED = timedelta(minutes=10)  # of a window: what is first seen later is new
 LATE = timedelta(minutes=10)  # how long the older API may take to know of a call
 EARLY = timedelta(hours=1)  # how long before its observations a trace may have begun
 MAX_TEXT = 2000  # characters of a status message
+TRACE_ID = re.compile(r"[0-9a-fA-F]{8,32}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")  # new SDKs', old ones'
 FIELDS = "core,basic,model,usage,prompt,metrics"  # neither io nor metadata: what people wrote
 NEEDS = "set LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY of the project, and LANGFUSE_HOST of its region"
 
@@ -302,6 +307,37 @@ class LangfuseCollector(HttpSource[Settings]):
                 yield f"LLM calls of {target.service}", partial(self._calls, scope, target, target.langfuse)
                 yield f"LLM scores of {target.service}", partial(self._judgements, scope, target, target.langfuse)
 
+    # --- one trace ---
+
+    @property
+    def reads(self) -> frozenset[Literal["logs", "trace"]]:
+        """Traces: observations are their spans."""
+        return frozenset(("trace",))
+
+    def _answer(self, question: LogsRead | TraceRead, scope: Scope) -> tuple[str, Job]:
+        assert isinstance(question, TraceRead)
+        trace_id = question.trace_id
+        if not TRACE_ID.fullmatch(trace_id):
+            raise NotHere(f"{trace_id}: Langfuse's trace ids are 32 hexadecimal digits, or a UUID")
+        if not any(target.langfuse for target in scope.targets):
+            raise NotDeclared("the catalogue gives no service traces of Langfuse")
+        return f"trace {trace_id}", partial(self._trace, trace_id, scope)
+
+    async def _trace(self, trace_id: str, scope: Scope, part: Part) -> None:
+        """Of the first service that has it: a trace of none of them is somebody else's. Raises CollectorError."""
+        window = around((scope.incident, *scope.baseline))
+        for target in scope.targets:
+            if target.langfuse is not None:
+                rows = self._observations(part, target.langfuse, window, trace_id=trace_id)
+                found = [one async for one in rows if one.trace_id == trace_id]
+                if part.queries[-1].truncated:
+                    told = f"only {len(found)} observations of trace {trace_id} were read"
+                    part.gap(GapReason.TRUNCATED, told, "raise LANGFUSE_ROWS_PER_SEARCH")
+                if found:
+                    part.keep(_span(target.service, one) for one in found)
+                    return
+        raise NotHere(f"Langfuse has no observation of trace {trace_id} in the services' traces")
+
     # --- numbers ---
 
     async def _numbers(self, scope: Scope, target: Target, traces: LangfuseTraces, part: Part) -> None:
@@ -399,15 +435,15 @@ class LangfuseCollector(HttpSource[Settings]):
             part.logs.add(_log_line(service, one))
 
     async def _observations(
-        self, part: Part, traces: LangfuseTraces, window: Window, level: str = ""
+        self, part: Part, traces: LangfuseTraces, window: Window, level: str = "", trace_id: str = ""
     ) -> AsyncIterator[_Observation]:
         """The newest first. Raises CollectorError."""
         malformed = 0
         v2 = await self._knows_v2(part)
         path = "/api/public/v2/observations" if v2 else "/api/public/observations"
         wanted = None if v2 else await self._trace_ids(part, traces, window)
-        about = " ".join(filter(None, (path, level, json.dumps(_filters(traces), ensure_ascii=False))))
-        rows = self._pages(part, path, _row_params(traces, window, level, v2=v2), v2=v2)
+        about = " ".join(filter(None, (path, level, trace_id, json.dumps(_filters(traces), ensure_ascii=False))))
+        rows = self._pages(part, path, _row_params(traces, window, level, trace_id, v2=v2), v2=v2)
         with asked(part, about, window, _link(self._settings)) as tally:
             async with aclosing(rows) as pages:
                 async for row, last in pages:
@@ -542,11 +578,12 @@ def _iso(at: datetime) -> str:
 
 
 def _row_params(
-    traces: LangfuseTraces, window: Window, level: str, *, v2: bool
+    traces: LangfuseTraces, window: Window, level: str, trace_id: str, *, v2: bool
 ) -> dict[str, str | int | float | list[str]]:
     """Of a search for observations. With a filter, version 2 looks at nothing else: it says all there."""
     start, end = _iso(window.start), _iso(window.end)
-    plain: dict[str, str | int | float | list[str]] = {"fromStartTime": start, "toStartTime": end, "level": level}
+    told = {"level": level, "traceId": trace_id}
+    plain: dict[str, str | int | float | list[str]] = {"fromStartTime": start, "toStartTime": end, **told}
     if not v2:
         return plain | {"environment": traces.environment}
     conditions = [
@@ -554,8 +591,9 @@ def _row_params(
         {"type": "datetime", "column": "startTime", "operator": "<", "value": end},
         *_filters(traces),
     ]
-    if level:
-        conditions.append({"type": "string", "column": "level", "operator": "=", "value": level})
+    for column, value in told.items():
+        if value:
+            conditions.append({"type": "string", "column": column, "operator": "=", "value": value})
     return plain | {"fields": FIELDS, "filter": json.dumps(conditions, ensure_ascii=False)}
 
 

@@ -13,15 +13,16 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from math import ceil, floor
+from typing import Literal
 from urllib.parse import urlencode
 
 import httpx
 from pydantic import BaseModel, Field, JsonValue
-from pydantic_core import from_json
 
 from collectors._budget import env
 from collectors._http import Api, Params, checked, clock_check, parsed
 from collectors._jobs import Job, Part
+from collectors._log_lines import flat, forms_of, level_by, log_line
 from collectors._prometheus_family import (
     FamilySettings,
     Row,
@@ -35,6 +36,7 @@ from collectors._prometheus_family import (
     rows_of,
 )
 from collectors._queries import asked
+from collectors._questions import NotDeclared, target_of, words_of
 from collectors._source import HttpSource
 from collectors._windows import joined, whole_periods
 from collectors.base import (
@@ -45,14 +47,15 @@ from collectors.base import (
     GapReason,
     Level,
     LogLine,
+    LogsRead,
     Refused,
     Scope,
     Series,
     SeriesRef,
     Target,
     Telemetry,
+    TraceRead,
     Window,
-    level_of,
     utc,
 )
 
@@ -66,17 +69,12 @@ PAGE = 1000  # lines; Loki gives 5000 at most unless told otherwise
 PROBLEMS = 2000  # lines per service of the incident, from its start
 LATEST_PROBLEMS = 500  # of an incident that has more
 USUAL_PROBLEMS = 1000  # of the time before
+FOUND, FOUND_BEFORE = 200, 50  # that answer a question: the counts tell how many there are
 SAMPLE_SLICES, SAMPLE_PER_SLICE = 5, 100  # of the other lines: some of each fifth of a window
-MAX_MESSAGE = 8000  # characters of a line
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _PROBLEM_LEVELS = "(?i)(warn|err|crit|fatal|alert|emerg|panic|severe).*|[456]0"
 _PROBLEM_WORDS = "(?i)(error|exception|fatal|panic|timeout|timed out|refused|denied)"
-_LEVEL_NUMBERS: dict[str, Level] = {"20": "debug", "30": "info", "40": "warning", "50": "error", "60": "critical"}
-_LEVEL_FIELDS = ("detected_level", "level", "severity", "severity_text", "log.level", "levelname", "lvl")
-_SAID_LEVEL = re.compile(
-    r"\blevel=\"?(?P<logfmt>\w+)|\b(?P<word>TRACE|DEBUG|INFO|WARN(?:ING)?|ERROR|FATAL|CRITICAL|SEVERE|PANIC)\b"
-)
 _LIMITS = {
     "max_query_length": ("query time range exceeds", "query length"),
     "max_query_series": ("maximum of series", "maximum number of series"),
@@ -252,8 +250,8 @@ class LokiCollector(HttpSource[Settings]):
         if not rows:
             part.gap(
                 GapReason.EMPTY,
-                f"{target.service}: no line in {_selector(target)}",
-                f'set loki of {target.service} in the catalogue to its label matchers, e.g. app="{target.service}"',
+                _no_line(target),
+                _mend_selector(target),
             )
             return None
         label = next((name for name in ("detected_level", "level") if any(_told(row, name) for row in rows)), "")
@@ -332,6 +330,43 @@ class LokiCollector(HttpSource[Settings]):
         if search.skipped:
             told = f"more than {PAGE} lines of one moment were not all read: {search.query}"
             part.gap(GapReason.TRUNCATED, told, "let the service log times as finely as its clock has them")
+
+    # --- one question ---
+
+    @property
+    def reads(self) -> frozenset[Literal["logs", "trace"]]:
+        """Logs."""
+        return frozenset(("logs",))
+
+    def _answer(self, question: LogsRead | TraceRead, scope: Scope) -> tuple[str, Job]:
+        assert isinstance(question, LogsRead)
+        target = target_of(question.component, scope)
+        return f"logs of {target.service}", partial(self._find, scope, target, words_of(question))
+
+    async def _find(self, scope: Scope, target: Target, words: str, part: Part) -> None:
+        """The lines that hold the words: all are counted, the first ones are read. Raises CollectorError.
+
+        NotDeclared where there is no line at all: that these are missing too would say nothing.
+        """
+        query = f"{_selector(target)} {_holding(words)}"
+        windows = joined((scope.incident, *scope.baseline))
+        try:
+            await self._count_found(target, query, windows, part)
+        except CollectorError as error:  # counting reads all there are; the first few may still be found
+            part.fail(error)
+        for window, rows in ((scope.incident, FOUND), *((w, FOUND_BEFORE) for w in scope.baseline)):
+            await self._lines(target, _Search(query, window, rows, untold="info"), part)
+        if not any(one.rows for one in part.queries):
+            aside = Part(self.name, part.about, part.budget)  # this is not what was asked for
+            if not any([await self._by_level(target, window, aside) for window in windows]):
+                raise NotDeclared(_no_line(target), _mend_selector(target))
+
+    async def _count_found(self, target: Target, query: str, windows: Sequence[Window], part: Part) -> None:
+        ref = _counting(target, "log_lines", query)
+        read = [(window, await self._counts(part, ref.query, window)) for window in windows]
+        if any(rows for _, rows in read):
+            minutes = {minute for window, _ in read for minute in self._minutes(window)}
+            part.keep([_filled(ref, _summed(row for _, rows in read for row in rows), minutes)])
 
     # --- requests ---
 
@@ -451,24 +486,44 @@ def _others(label: str) -> str:
     return f"| {label}!~{literal(_PROBLEM_LEVELS)}" if label else f"!~ {literal(_PROBLEM_WORDS)}"
 
 
+def _holding(words: str) -> str:
+    """Lines with this text in any case."""
+    text = "|".join(re.escape(form).replace("\\ ", " ") for form in forms_of(words))  # people read it, too
+    return f"|~ {literal(f'(?i){text}')}"
+
+
+def _no_line(target: Target) -> str:
+    return f"{target.service}: no line in {_selector(target)}"
+
+
+def _mend_selector(target: Target) -> str:
+    return f'set loki of {target.service} in the catalogue to its label matchers, e.g. app="{target.service}"'
+
+
 def _count_ref(target: Target, label: str, *words: str) -> SeriesRef:
     """How to count the lines of a level again, by the words for it; without a label those with words of trouble."""
     condition = f"| {label}={literal(''.join(words))}"
     if len(words) > 1:
         condition = f"| {label}=~{literal('|'.join(map(re.escape, words)))}"
+    metric = f"log_lines_{_level_name(words[0])}" if label else "log_lines_error"
+    return _counting(target, metric, f"{_selector(target)} {condition if label else _problems('')}")
+
+
+def _counting(target: Target, metric: str, lines: str) -> SeriesRef:
+    """How to count the lines that a query selects, by the minute."""
     return SeriesRef(
         source="loki",
         component=target.service,
-        metric=f"log_lines_{_level_name(words[0])}" if label else "log_lines_error",
+        metric=metric,
         statistic="sum",
         unit="lines/min",
-        query=f"sum(count_over_time({_selector(target)} {condition if label else _problems('')} [{COUNT_S}s]))",
+        query=f"sum(count_over_time({lines} [{COUNT_S}s]))",
     )
 
 
 def _level_name(word: str) -> str:
     """Of a metric: by our words for levels its name tells what is bad. What is critical is an error, too."""
-    level = _LEVEL_NUMBERS.get(word) or level_of(word)
+    level = level_by(word)
     return "without_level" if word in ("", "unknown") else "error" if level == "critical" else level
 
 
@@ -518,66 +573,12 @@ def _entry(stream: _Stream, value: JsonValue) -> _Entry | None:
     at, text, *more = value
     if not isinstance(text, str) or not isinstance(at, str) or not re.fullmatch(r"\d{1,19}", at, re.ASCII):
         return None
-    metadata = _flat(more[0]) if more and isinstance(more[0], dict) else {}
+    metadata = flat(more[0]) if more and isinstance(more[0], dict) else {}
     return _Entry(int(at), text, tuple(sorted((stream.stream | metadata).items())))
-
-
-def _flat(fields: Mapping[str, JsonValue]) -> dict[str, str]:
-    """Structured metadata and parsed labels, which come side by side or in an object of their own; nested names
-    are joined by a point.
-    """
-    found: dict[str, str] = {}
-    for name, value in fields.items():
-        if isinstance(value, dict):
-            inner = "" if name in ("structuredMetadata", "parsed") else f"{name}."
-            found |= {f"{inner}{key}": str(one) for key, one in value.items() if isinstance(one, str | int | float)}
-        elif isinstance(value, str | int | float):
-            found[name] = str(value)
-    return found
 
 
 def _log_lines(service: str, search: _Search, new: Sequence[_Entry]) -> Iterator[LogLine]:
     """One that stands for others is told without its span: a span with holes tells a wrong story."""
     for entry, count in search.counts(new):
-        line = _log_line(service, entry, search.untold)
+        line = log_line(service, utc(entry.ns / 1e9), entry.text, dict(entry.labels), search.untold)
         yield line if search.share == 1.0 else replace(line, count=count, span_id="")
-
-
-def _log_line(service: str, entry: _Entry, untold: Level) -> LogLine:
-    known = dict(entry.labels)
-    told = {**_json_fields(entry.text), **known}
-    return LogLine(
-        component=service,
-        at=utc(entry.ns / 1e9),
-        level=_level(told, entry.text, untold),
-        message=_first(told, "message", "msg")[:MAX_MESSAGE] or entry.text[:MAX_MESSAGE],
-        logger=_first(told, "logger", "logger_name", "log.logger", "scope_name"),
-        instance=_first(
-            told, "pod", "k8s_pod_name", "service_instance_id", "instance", "hostname", "host", "container"
-        ),
-        trace_id=_first(told, "trace_id", "traceId", "traceID", "trace.id"),
-        span_id=_first(told, "span_id", "spanId", "spanID", "span.id"),
-    )
-
-
-def _json_fields(text: str) -> dict[str, str]:
-    if not text.startswith("{"):
-        return {}
-    try:
-        fields = from_json(text)
-    except ValueError:
-        return {}
-    return _flat(fields) if isinstance(fields, dict) else {}
-
-
-def _first(known: Mapping[str, str], *names: str) -> str:
-    return next((known[name] for name in names if known.get(name)), "")
-
-
-def _level(known: Mapping[str, str], text: str, untold: Level) -> Level:
-    """As labels or fields tell it; else as the line says it; else ``untold``."""
-    told = (known.get(name, "") for name in _LEVEL_FIELDS)
-    word = next((word for word in told if word not in ("", "unknown")), "")
-    if not word and (said := _SAID_LEVEL.search(text[:MAX_MESSAGE])):
-        word = said["logfmt"] or said["word"]
-    return _LEVEL_NUMBERS.get(word) or (level_of(word) if word else untold)

@@ -44,6 +44,9 @@ from typing import IO, Literal, TypeVar
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from collectors._jobs import on_thread
+from collectors._logs import LogDigest
+from collectors._questions import words_of
 from collectors.base import (
     Change,
     Check,
@@ -54,18 +57,23 @@ from collectors.base import (
     Gap,
     GapReason,
     LogLine,
+    LogsRead,
     Model,
     Query,
+    Refused,
     Scope,
     Series,
     SeriesRef,
     Span,
     Status,
     Telemetry,
+    TraceRead,
     Window,
 )
 
 FORMAT: Literal["aiops.bundle/1"] = "aiops.bundle/1"
+MAX_LINES = 2_000  # that answer one question; of more, equal ones become one with a count
+MAX_SPANS = 1_000  # of one trace
 _M = TypeVar("_M", bound=Model)
 _R = TypeVar("_R")
 _ALERT: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
@@ -170,8 +178,45 @@ class ReplayCollector:
         )
 
     async def measure(self, refs: Sequence[SeriesRef], window: Window) -> list[Series]:
-        """Nothing: a recording does not go on."""
-        return []
+        """What was recorded of them in the window, whatever source it was recorded from; after its end nothing."""
+        wanted = set(refs)
+        return list(_clip((one for one in self._bundle.series if one.ref in wanted), [window]))
+
+    @property
+    def reads(self) -> frozenset[Literal["logs", "trace"]]:
+        """What was recorded."""
+        kinds: dict[Literal["logs", "trace"], object] = {"logs": self._bundle.logs, "trace": self._bundle.spans}
+        return frozenset(kind for kind, recorded in kinds.items() if recorded)
+
+    async def read(self, question: LogsRead | TraceRead, scope: Scope) -> Telemetry:
+        """See collectors.base.Collector."""
+        if question.kind not in self.reads:
+            raise Refused(f"the recording has no {question.kind}")
+        if isinstance(question, TraceRead):
+            return await on_thread(self._trace, question.trace_id, scope)
+        return await on_thread(self._lines, question.component, words_of(question), scope)
+
+    def _lines(self, component: str, words: str, scope: Scope) -> Telemetry:
+        windows, wanted = (scope.incident, *scope.baseline), words.casefold()
+        digest = LogDigest(MAX_LINES, windows)
+        digest.extend(
+            line
+            for line in self._bundle.logs
+            if line.component == component and _within(line.at, windows) and wanted in line.message.casefold()
+        )
+        query = self._asked(f'lines of {component} that hold "{words}"', scope, digest.taken)
+        return Telemetry(source=self.name, queries=(query,), logs=tuple(digest.lines()))
+
+    def _trace(self, trace_id: str, scope: Scope) -> Telemetry:
+        spans = [span for span in self._bundle.spans if span.trace_id == trace_id]
+        query = self._asked(f"spans of trace {trace_id}", scope, len(spans))
+        query = query.model_copy(update={"truncated": len(spans) > MAX_SPANS})
+        return Telemetry(source=self.name, queries=(query,), spans=tuple(spans[:MAX_SPANS]))
+
+    def _asked(self, text: str, scope: Scope, rows: int) -> Query:
+        start, end = min(w.start for w in (scope.incident, *scope.baseline)), scope.incident.end
+        told = f"{self._bundle.manifest.title} ({self._bundle.manifest.recorded_from}): {text}"
+        return Query(source=self.name, text=told, start=start, end=end, rows=rows)
 
     async def check(self) -> list[Check]:
         """That the bundle was read."""

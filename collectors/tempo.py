@@ -23,7 +23,6 @@ from collectors._http import Api, Params, checked, clock_check, parsed
 from collectors._jobs import Job, Part, on_thread
 from collectors._prometheus_family import FamilySettings, client, complete, literal, not_understood
 from collectors._queries import asked
-from collectors._source import HttpSource
 from collectors._windows import concatenated, joined, whole_periods
 from collectors.base import (
     Check,
@@ -94,7 +93,7 @@ class _Metrics(BaseModel):
 _Points = dict[float, float]  # by epoch seconds
 
 
-class TempoCollector(HttpSource[Settings]):
+class TempoCollector(otlp.TraceSource[Settings]):
     """One tenant of one Tempo, read-only."""
 
     name = "tempo"
@@ -125,6 +124,14 @@ class TempoCollector(HttpSource[Settings]):
             yield f"traces of {target.service}", partial(self._traces, target, traces)
 
     # --- traces ---
+
+    async def _by_id(self, part: Part, trace_id: str, window: Window) -> otlp.Read:
+        link = _link(self._settings, trace_id, window)
+        with asked(part, f"/api/v2/traces/{trace_id}", window, link, kind="traces") as tally:
+            body = await self._trace_body(part, trace_id, window)
+            found = await on_thread(otlp.read, body)
+            tally.rows, tally.truncated = len(found.spans), _tell_partial(part, body)
+        return found
 
     async def _traces(self, target: Target, traces: otlp.Traces, part: Part) -> None:
         await traces.search(target, part, partial(self._search, target, traces, part))
@@ -168,9 +175,7 @@ class TempoCollector(HttpSource[Settings]):
             traces.keep(part, await on_thread(otlp.read, body))
         except CollectorError as error:
             return error
-        if isinstance(body, dict) and str(body.get("status", "")).upper() == "PARTIAL":
-            told = f"traces came in part: {body.get('message', '')}"[:300]
-            part.gap(GapReason.TRUNCATED, told, "raise the limit of Tempo's that it names")
+        _tell_partial(part, body)
         return None
 
     async def _trace_body(self, part: Part, trace_id: str, window: Window) -> JsonValue:
@@ -326,6 +331,15 @@ def _trace_id(row: JsonValue) -> str:
         return otlp.hex_id(told, 32) if isinstance(told, str) else ""
     except ValueError:
         return ""
+
+
+def _tell_partial(part: Part, body: JsonValue) -> bool:
+    """Whether the trace came in part; then a gap says so."""
+    if not isinstance(body, dict) or str(body.get("status", "")).upper() != "PARTIAL":
+        return False
+    told = f"traces came in part: {body.get('message', '')}"[:300]
+    part.gap(GapReason.TRUNCATED, told, "raise the limit of Tempo's that it names")
+    return True
 
 
 def _unfinished(metrics: Mapping[str, JsonValue]) -> bool:

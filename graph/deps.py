@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 from functools import partial
 from typing import Protocol
 
@@ -11,20 +11,23 @@ from pydantic import JsonValue
 from collectors.base import Collector, Edge, Telemetry
 from executors.base import AnyOperation, Clock
 from graph.catalogue import Catalogue
-from graph.llms.base import Analyst
+from graph.llms.base import Analyst, PastIncident, TrackRecord
 from graph.masking import Masker
-from graph.state import StepResult
+from graph.state import Alert, StepResult
 from graph.windows import ChooseWindows, standard_windows
 
 
 @dataclass(frozen=True)
 class SnapshotKey:
-    """Which source, in which round of the analysis; ``widened``: its second look, further back."""
+    """Which source, in which round of the analysis; ``widened``: its second look, further back; ``read``: the sha256
+    of an analyst's question that it answered, empty for what it collected.
+    """
 
     incident_id: str
     round_: int
     source: str
     widened: bool = False
+    read: str = ""
 
 
 class Snapshots(Protocol):
@@ -96,6 +99,28 @@ class ResourceBusy(Exception):
     """Another action holds this resource; one action at a time per resource."""
 
 
+class PastIncidents(Protocol):
+    """What this installation learned from incidents that are over."""
+
+    async def similar(self, incident_id: str, alert: Alert, components: Sequence[str]) -> Sequence[PastIncident]:
+        """Closed incidents with the same rule, or a root cause among ``components``, the most telling first; few."""
+
+    async def track_record(self, category: str) -> Mapping[str, TrackRecord]:
+        """How each operation did on root causes of that category."""
+
+
+class NoPast:
+    """PastIncidents of an installation that remembers nothing: Studio, evaluation, tests."""
+
+    async def similar(self, incident_id: str, alert: Alert, components: Sequence[str]) -> Sequence[PastIncident]:
+        """None."""
+        return ()
+
+    async def track_record(self, category: str) -> Mapping[str, TrackRecord]:
+        """Nothing is known."""
+        return {}
+
+
 ObservedEdges = Callable[[], Awaitable[Sequence[Edge]]]
 """Who was seen calling whom, in the traces of earlier investigations."""
 
@@ -131,3 +156,6 @@ class Deps:
     collect_s: float = 20.0  # wall time that ContextCollector may take for all sources together
     patience: Patience = field(default_factory=Patience)
     masker: Masker = field(default_factory=partial(Masker, b"autopilot"))
+    past: PastIncidents = field(default_factory=NoPast)
+    zone: tzinfo = UTC  # in which people may write times that name no zone
+    reads_s: float = 15.0  # wall time that an analyst may take for all its questions to collectors together

@@ -2,45 +2,48 @@
 
 What an engine says of its own certainty is ignored: ``Claim.verified`` and the checks of a ``Hop`` are set
 here, from the evidence alone. A claim that fails keeps its text and gets a complaint; a sentence of prose
-that fails is left out, and the answer says so.
+that fails is left out. ``RootCause.checks``, the grounding table, has a row of all that was said and held or not.
 """
 
-import re
-from collections.abc import Collection, Iterable, Sequence
-from typing import Literal
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import SequenceMatcher
+from typing import get_args
 
 from collectors.base import Scope
-from graph.quantities import Quantity, moments, quantities, steps, supported, versions
-from graph.state import ActionOption, Claim, Evidence, Finding, Hop, Rival, RootCause
+from graph import hops
+from graph.sentences import cleaned, folded, sentences
+from graph.state import (
+    ActionOption,
+    Claim,
+    Evidence,
+    Finding,
+    GroundingCheck,
+    Hop,
+    Language,
+    Rival,
+    RootCause,
+    Suspect,
+)
+from graph.statements import claim_complaint, prose_complaint
 
-_RISES = re.compile(
-    r"\b(rose|rises?|risen|increas\w+|jump\w*|climb\w*|spik\w+|surg(?:ed|es|ing)|grew|doubled|tripled|quadrupled"
-    r"|(?:went|goes|going|gone) up|higher)\b",
-    re.IGNORECASE,
-)
-_FALLS = re.compile(
-    r"\b(fell|falls?|fallen|drop(?:s|ped)?|decreas\w+|declin\w+|collaps\w+|sank|halved|reduc(?:ed|es|ing|tion)"
-    r"|(?:went|goes|going|gone) down|lower(?:ed|s)?)\b",
-    re.IGNORECASE,
-)
-_FOLDS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-_RATIOS = {
-    **{f"{word}fold": float(number) for number, word in enumerate(_FOLDS, start=2)},
-    "hundredfold": 100.0,
-    "doubled": 2.0,
-    "tripled": 3.0,
-    "quadrupled": 4.0,
-    "halved": 0.5,
+_ALIKE = 0.4
+"""From this share of common text on, a sentence of the second answer is the first one's, said anew: sentences on
+different findings share the component's name and little else."""
+_KINDS: tuple[str, ...] = get_args(GroundingCheck.model_fields["about"].annotation)
+_PROSE = ("mechanism", "title", "rival", "impact")
+_NO_CAUSE: Mapping[Language, str] = {
+    "en": "No root cause could be established",
+    "ko": "근본 원인을 확정하지 못했습니다",
 }
-_RATIO = re.compile(rf"\b({'|'.join(word.replace('fold', '[ -]?fold') for word in _RATIOS)})\b", re.IGNORECASE)
-_NEARLY = 0.2  # «doubled» may stand for a ratio this share away
-_SPREADS = re.compile(r"\b(spread\w*|propagat\w+|cascad\w+)\b", re.IGNORECASE)
-_CITED = re.compile(r"\bE\d+\b")
-_SENTENCE = re.compile(r"(?<=[.!?])\s+")
-_TOKEN = re.compile(r"`([^`\s]+)`|(?<![\w./-])([A-Za-z][A-Za-z0-9]*(?:[-_][A-Za-z0-9]+)+)(?![\w-])")
-_KINDS_OF_COMPONENT = {
-    *("service", "svc", "api", "db", "database", "cache", "gateway", "worker", "queue", "proxy"),
-    *("server", "backend", "frontend", "provider", "redis", "postgres", "mysql", "kafka", "lambda"),
+_TITLE: Mapping[Language, str] = {"en": "{category} in {component}", "ko": "{component}: {category}"}
+_BOTH: Mapping[Language, str] = {
+    "en": "Ranking suspects {first} first: {why} The analyst names {named}: {claims}",
+    "ko": "랭킹의 1순위 후보는 {first}입니다: {why} 분석은 {named}을(를) 지목합니다: {claims}",
+}
+_UNSUPPORTED: Mapping[Language, str] = {
+    "en": "no claim for it could be verified.",
+    "ko": "이를 뒷받침하는 검증된 주장이 없습니다.",
 }
 
 
@@ -51,38 +54,55 @@ def known_components(scope: Scope, evidence: Evidence) -> frozenset[str]:
     return frozenset(names | _seen(evidence))
 
 
-def ground(root_cause: RootCause, evidence: Evidence, components: Collection[str]) -> RootCause:
+def extended(evidence: Evidence, findings: Iterable[Finding]) -> Evidence:
+    """The evidence with what an analyst asked for behind it; its numbers continue."""
+    return evidence.model_copy(update={"findings": (*evidence.findings, *findings)})
+
+
+def ground(
+    root_cause: RootCause, evidence: Evidence, components: Collection[str], first: RootCause | None = None
+) -> RootCause:
     """The same answer with every claim and hop checked, and what nothing supports taken back.
 
     ``components`` are known beside those that the evidence itself is about. An unknown component makes the
-    answer inconclusive. Grounding twice changes nothing.
+    answer inconclusive. ``first`` is the grounded answer before the analyst was told its ``complaints``: what holds
+    only now is «repaired», and what was given up since is «dropped». Grounding twice changes nothing.
     """
-    components = _seen(evidence).union(components)
-    if root_cause.component is not None and root_cause.component not in components:
-        root_cause = _without_component(root_cause)
-    claims = tuple(ground_claim(claim, evidence, components) for claim in root_cause.claims)
-    mechanism, complaints = _supported_prose(root_cause.mechanism, evidence, components)
-    mechanism = mechanism or " ".join(claim.text for claim in claims if claim.verified)
-    return root_cause.model_copy(
+    known = _seen(evidence).union(components)
+    answer = _cleaned(root_cause)
+    table = _Table(answer.checks)
+    if answer.component is not None and answer.component not in known:
+        table.add("component", answer.component, "is not a known component", dropped=True)
+        answer = _without_component(answer)
+    elif answer.component is not None:
+        _check_component(answer.component, evidence, table)
+    claims = tuple(ground_claim(claim, evidence, known) for claim in answer.claims)
+    for claim in claims:
+        table.add("claim", claim.text, claim.complaint, claim.evidence)
+    prose = _Prose(evidence, known, claims, table)
+    path = _checked_path(answer.path, evidence, known, table)
+    mechanism = prose.supported("mechanism", answer.mechanism)
+    grounded = answer.model_copy(
         update={
             "claims": claims,
-            "path": tuple(_checked_hop(h, evidence) for h in root_cause.path if _known(h, components)),
-            "title": _supported_title(root_cause, evidence, components),
-            "mechanism": mechanism,
-            "rivals": _supported_rivals(root_cause.rivals, evidence, components),
-            "unknowns": (
-                *root_cause.unknowns,
-                *(f"Left out of the explanation: it {c}." for c in complaints),
-            ),
-            "confidence": _confidence(root_cause, claims, evidence),
+            "path": path,
+            "title": prose.title(answer),
+            "mechanism": mechanism or " ".join(claim.text for claim in claims if claim.verified),
+            "impact": prose.supported("impact", answer.impact),
+            "rivals": prose.rivals(answer.rivals),
+            "confidence": _confidence(answer),
+            "contradicts": _contradiction(answer, claims, evidence),
         }
     )
+    _check_ranking(answer.component, evidence, table)
+    return grounded.model_copy(update={"checks": table.rows(grounded, first)})
 
 
 def ground_claim(claim: Claim, evidence: Evidence, components: Collection[str]) -> Claim:
     """The claim with ``verified`` and ``complaint`` set anew from what it cites."""
-    complaint = _complaint(claim, evidence, components)
-    return Claim(text=claim.text, evidence=claim.evidence, verified=not complaint, complaint=complaint)
+    plain = _cleaned_claim(claim)
+    complaint = claim_complaint(plain, evidence, components)
+    return plain.model_copy(update={"verified": not complaint, "complaint": complaint})
 
 
 def ground_option(option: ActionOption, evidence: Evidence) -> ActionOption:
@@ -90,269 +110,158 @@ def ground_option(option: ActionOption, evidence: Evidence) -> ActionOption:
     return option.model_copy(update={"why": tuple(eid for eid in option.why if evidence.finding(eid))})
 
 
-def _complaint(claim: Claim, evidence: Evidence, components: Collection[str]) -> str:
-    if not claim.evidence:
-        return "cites no evidence"
-    missing = [eid for eid in (*claim.evidence, *_CITED.findall(claim.text)) if evidence.finding(eid) is None]
-    if missing:
-        return f"cites {_listed(missing)}, which the evidence does not contain"
-    cited = [finding for eid in claim.evidence if (finding := evidence.finding(eid))]
-    if claim.text.strip().rstrip(".") in {finding.summary.strip().rstrip(".") for finding in cited}:
-        return ""  # the evidence's own sentence
-    return (
-        _numbers_complaint(claim.text, cited, evidence)
-        or _names_complaint(claim.text, cited, components)
-        or _attribution_complaint(claim.text, cited, evidence, components)
-        or _change_complaint(claim.text, cited)
-    )
+def complaints(grounded: RootCause) -> list[str]:
+    """What to tell the analyst: one line for each thing that does not hold, as short as it is exact.
 
-
-# --- numbers ----------------------------------------------------------------------------------------------
-
-
-def _numbers_complaint(text: str, cited: Sequence[Finding], evidence: Evidence) -> str:
-    """What of the numbers, times and versions in the text the cited findings do not contain."""
-    source = "\n".join(_texts(cited))
-    wrong = [v for v in versions(text) if v not in source]
-    wrong += [str(m) for m in moments(text) if not m.among([f.at for f in cited], source)]
-    known = [*_stated(cited, evidence), *_derived(cited)]
-    wrong += [str(q) for q in quantities(text) if not supported(q, known)]
-    return f"says {_listed(wrong)}, which the cited evidence does not contain" if wrong else ""
-
-
-def _stated(cited: Sequence[Finding], evidence: Evidence) -> list[Quantity]:
-    """Every number that the cited findings state, in fields or in text."""
-    ids = {finding.id for finding in cited}
-    stated = [quantity for text in _texts(cited) for quantity in quantities(text)]
-    for finding in cited:
-        stated += [Quantity.of(v, finding.unit) for v in (finding.observed, finding.baseline) if v is not None]
-    stated += [Quantity.of(f.value, f.unit) for f in evidence.impact if ids.intersection(f.evidence)]
-    return stated
-
-
-def _derived(cited: Sequence[Finding]) -> list[Quantity]:
-    """What follows from the numbers: how many times, by how much, how long after."""
-    derived = []
-    for finding in cited:
-        if finding.observed is None or finding.baseline is None:
-            continue
-        change = finding.observed - finding.baseline
-        derived.append(Quantity.of(change, finding.unit))
-        if finding.baseline:
-            derived.append(Quantity.of(finding.observed / finding.baseline, "times"))
-            derived.append(Quantity.of(change / finding.baseline, "ratio"))
-        if finding.observed:
-            derived.append(Quantity.of(finding.baseline / finding.observed, "times"))
-    apart = {abs((a.at - b.at).total_seconds()) for a in cited for b in cited}
-    return derived + [Quantity.of(seconds, "s") for seconds in sorted(apart - {0.0})]
-
-
-# --- names ------------------------------------------------------------------------------------------------
-
-
-def _names_complaint(text: str, cited: Iterable[Finding], components: Collection[str]) -> str:
-    """A word that looks like a component, but is neither known nor taken from the cited evidence."""
-    source = "\n".join(_texts(cited)).lower()
-    known = {name.lower() for name in components}
-    strangers = [
-        name
-        for quoted, bare in _TOKEN.findall(text)
-        if (name := quoted or bare) and (quoted or _looks_like_component(bare))
-        if name.lower() not in known and name.lower() not in source
-    ]
-    return f"names {_listed(strangers)}, which is not a known component" if strangers else ""
-
-
-def _attribution_complaint(text: str, cited: Sequence[Finding], evidence: Evidence, components: Collection[str]) -> str:
-    """A known component that none of the cited evidence is about, directly or one hop away."""
-    own = {finding.component for finding in cited}
-    near = {end for h in _hops(evidence) if own & {h.cause, h.effect} for end in (h.cause, h.effect)}
-    source = "\n".join(_texts(cited))
-    astray = [
-        name
-        for name in sorted(components)
-        if re.search(r"[-_.\d/]", name) and _mentions(text, name)
-        if name not in own | near and not _mentions(source, name)
-    ]
-    return f"names {_listed(astray)}, which the cited evidence is not about" if astray else ""
-
-
-def _change_complaint(text: str, cited: Sequence[Finding]) -> str:
-    """What the text says of a change, where the cited findings changed otherwise."""
-    return _direction_complaint(text, cited) or _order_complaint(text, cited) or _ratio_complaint(text, cited)
-
-
-def _direction_complaint(text: str, cited: Iterable[Finding]) -> str:
-    """The text says up where everything cited went down, or the other way round."""
-    rises, falls = bool(_RISES.search(text)), bool(_FALLS.search(text))
-    if rises == falls:
-        return ""
-    changes = [after.value - before.value for before, after in _measured(cited) if after != before]
-    if rises and changes and max(changes) < 0:
-        return "speaks of a rise, but what it cites fell"
-    if falls and changes and min(changes) > 0:
-        return "speaks of a fall, but what it cites rose"
-    return ""
-
-
-def _order_complaint(text: str, cited: Sequence[Finding]) -> str:
-    """The text goes from what was observed to what is normal, where nothing cited does."""
-    measured = _measured(cited)
-    known = [*measured, *_told(cited)]
-    turned = [
-        (before, after)
-        for before, after in steps(text)
-        if supported(before, [end for _, end in measured]) and supported(after, [start for start, _ in measured])
-        if not any(supported(before, [start]) and supported(after, [end]) for start, end in known)
-    ]
-    return "".join(f"goes from {before} to {after}, the wrong way round" for before, after in turned[:1])
-
-
-def _ratio_complaint(text: str, cited: Sequence[Finding]) -> str:
-    """«Doubled», «tenfold» and the like, where nothing cited changed by as much."""
-    pairs = [*_measured(cited), *_told(cited)]
-    ratios = [after.value * after.scale / (before.value * before.scale) for before, after in pairs if before.value]
-    source = "\n".join(_texts(cited)).lower()
-    wrong = [
-        word
-        for word in _RATIO.findall(text)
-        if word.lower() not in source and not any(_amounts_to(ratio, word) for ratio in ratios)
-    ]
-    return f"says {_listed(wrong)}, which is not how the cited evidence changed" if wrong else ""
-
-
-def _amounts_to(ratio: float, word: str) -> bool:
-    """Is the ratio what the word says? «-fold» is said of falls, too."""
-    name = re.sub(r"[ -]", "", word.lower())
-    said = _RATIOS[name]
-    shares = [ratio / said] + ([1 / (ratio * said)] if ratio and name.endswith("fold") else [])
-    return any(abs(share - 1) <= _NEARLY for share in shares)
-
-
-def _measured(findings: Iterable[Finding]) -> list[tuple[Quantity, Quantity]]:
-    """Baseline and observed value of each finding that has both."""
+    That it names another component than ranking is none of them: it may.
+    """
     return [
-        (Quantity.of(f.baseline, f.unit), Quantity.of(f.observed, f.unit))
-        for f in findings
-        if f.baseline is not None and f.observed is not None
+        f"{check.about} «{check.text}»: {check.complaint}."
+        for check in grounded.checks
+        if check.about != "ranking" and check.verdict in {"not_verified", "dropped"}
     ]
 
 
-def _told(findings: Iterable[Finding]) -> list[tuple[Quantity, Quantity]]:
-    """The steps from one number to another that the findings tell of in words."""
-    return [step for text in _texts(findings) for step in steps(text)]
+# --- the grounding table ----------------------------------------------------------------------------------
 
 
-def _mentions(text: str, name: str) -> bool:
-    return re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text, re.IGNORECASE) is not None
+@dataclass
+class _Table:
+    """Rows as they are found; those of an earlier grounding of the same answer are kept where nothing replaces them."""
+
+    earlier: tuple[GroundingCheck, ...]
+    found: list[GroundingCheck] = field(default_factory=list)
+
+    def add(
+        self, about: str, text: str, complaint: str = "", evidence: Iterable[str] = (), *, dropped: bool = False
+    ) -> None:
+        """What holds has no complaint."""
+        failed = "dropped" if dropped else "not_verified"
+        row = {"about": about, "text": text, "evidence": tuple(evidence), "complaint": complaint}
+        self.found.append(GroundingCheck.model_validate({**row, "verdict": failed if complaint else "verified"}))
+
+    def rows(self, answer: RootCause, first: RootCause | None) -> tuple[GroundingCheck, ...]:
+        """In the order of kinds; what failed at first and holds now is «repaired»."""
+        before = [check for check in (first.checks if first else ()) if check.complaint and check.about != "ranking"]
+        kept = [check for check in self.earlier if check.verdict in {"dropped", "repaired"}]
+        rows = [*self.found]
+        for check in kept:
+            rows = _with_kept(rows, check, answer)
+        for check in before:
+            rows = _with_earlier(rows, check, answer)
+        return tuple(sorted(rows, key=lambda row: (_KINDS.index(row.about), row.verdict == "dropped")))
 
 
-def _looks_like_component(word: str) -> bool:
-    return re.split(r"[-_]", word.lower())[-1] in _KINDS_OF_COMPONENT
+def _with_kept(rows: Sequence[GroundingCheck], check: GroundingCheck, answer: RootCause) -> list[GroundingCheck]:
+    """The rows with one of an earlier grounding of the same answer; what is said to be repaired must hold now."""
+    same = [n for n, row in enumerate(rows) if (row.about, row.text) == (check.about, check.text)]
+    if same:
+        repaired = check.verdict == "repaired" and not rows[same[0]].complaint
+        return [check if repaired and n == same[0] else row for n, row in enumerate(rows)]
+    if check.verdict == "repaired" and not (check.about in _PROSE and check.text in _said(check.about, answer)):
+        check = check.model_copy(update={"verdict": "dropped"})
+    return [*rows, check]
 
 
-# --- prose, path, confidence ------------------------------------------------------------------------------
+def _with_earlier(rows: Sequence[GroundingCheck], check: GroundingCheck, answer: RootCause) -> list[GroundingCheck]:
+    """The rows with what became of a check that failed before: repaired, dropped, or failed again."""
+    again = [row for row in rows if (row.about, row.text) == (check.about, check.text)]
+    if any(row.complaint for row in again):
+        return list(rows)
+    repaired = {"verdict": "repaired", "complaint": check.complaint}
+    place = _successor(check, rows)
+    if place is not None:
+        return [row.model_copy(update=repaired) if n == place else row for n, row in enumerate(rows)]
+    replaced = check.about == "title" and any(row.about == "title" for row in rows)
+    if check.about in _PROSE and not replaced and (text := _said_anew(check, answer)):
+        return [*rows, check.model_copy(update={**repaired, "text": text})]
+    return [*rows, check.model_copy(update={"verdict": "dropped"})]
 
 
-def _supported_prose(text: str, evidence: Evidence, components: Collection[str]) -> tuple[str, list[str]]:
-    """The sentences that hold, and the complaints about those that do not."""
-    kept, complaints = [], []
-    for sentence in _SENTENCE.split(text.strip()):
-        complaint = _sentence_complaint(sentence, evidence, components)
-        if complaint:
-            complaints.append(complaint)
-        else:
-            kept.append(sentence)
-    return " ".join(kept), complaints
+def _successor(check: GroundingCheck, rows: Sequence[GroundingCheck]) -> int | None:
+    """Where the row stands that says what the failed check said, and holds; each row succeeds one only."""
+    likeness = {
+        n: 1.0 if check.about == "component" else _alike(check.text, row.text)
+        for n, row in enumerate(rows)
+        if row.about == check.about and row.verdict == "verified"
+        if check.about != "hop" or row.text == check.text
+    }
+    best = max(likeness, key=lambda n: likeness[n], default=None)
+    return best if best is not None and likeness[best] >= _ALIKE else None
 
 
-def _sentence_complaint(sentence: str, evidence: Evidence, components: Collection[str]) -> str:
-    """Prose is held against what it cites in passing, or else against all of the evidence."""
-    ids = _CITED.findall(sentence)
-    missing = [eid for eid in ids if evidence.finding(eid) is None]
-    if missing:
-        return f"cites {_listed(missing)}, which the evidence does not contain"
-    cited = [f for f in evidence.findings if not ids or f.id in ids]
-    return (
-        _numbers_complaint(sentence, cited, evidence)
-        or _names_complaint(sentence, cited, components)
-        or _prose_change_complaint(sentence, cited)
-        or _spread_complaint(sentence, evidence, components)
+def _said_anew(check: GroundingCheck, answer: RootCause) -> str:
+    """The sentence of the answer that is most like the one that failed; empty if none is like it."""
+    best = max(_said(check.about, answer), key=lambda text: _alike(check.text, text), default="")
+    return best if _alike(check.text, best) >= _ALIKE else ""
+
+
+def _said(about: str, answer: RootCause) -> list[str]:
+    """The sentences of that part of the answer, as the table shows them."""
+    rivals = (part for rival in answer.rivals for part in _rival_texts(rival))
+    return {
+        "mechanism": sentences(answer.mechanism),
+        "impact": sentences(answer.impact),
+        "title": [answer.title],
+        "rival": [*rivals],
+    }[about]
+
+
+def _alike(one: str, other: str) -> float:
+    return SequenceMatcher(None, folded(one), folded(other), autojunk=False).ratio()
+
+
+# --- component and ranking --------------------------------------------------------------------------------
+
+
+def _check_component(component: str, evidence: Evidence, table: _Table) -> None:
+    suspects = [suspect.component for suspect in evidence.suspects]
+    if component not in suspects:
+        table.add("component", component, "is known, but ranking does not suspect it")
+        return
+    place = suspects.index(component)
+    table.add("component", component, evidence=evidence.suspects[place].findings)
+
+
+def _check_ranking(component: str | None, evidence: Evidence, table: _Table) -> None:
+    """Whether the answer is ranking's first suspect."""
+    first = _first_suspect(evidence)
+    if first is None:
+        table.add("ranking", "no suspect", f"the answer names {component}" if component else "")
+        return
+    place = next((n for n, s in enumerate(evidence.suspects, start=1) if s.component == component), None)
+    ranked = f"it is number {place} of {len(evidence.suspects)}" if place else "which is no suspect"
+    complaint = f"the answer names {component}, {ranked}" if component else "the answer names no component"
+    if _abstains(evidence):
+        complaint = "ranking is too unsure to name a cause" if component else ""
+    table.add("ranking", first.component, "" if component == first.component and not _abstains(evidence) else complaint)
+
+
+def _contradiction(answer: RootCause, claims: Iterable[Claim], evidence: Evidence) -> str:
+    """Both components, and why each; empty where they are the same, or either names none."""
+    first = _first_suspect(evidence)
+    if answer.component is None or first is None or _abstains(evidence) or answer.component == first.component:
+        return ""
+    said = " ".join(claim.text for claim in claims if claim.verified)
+    why = first.why.strip() or f"score {first.score:.2f}."
+    return _BOTH[answer.language].format(
+        first=first.component, why=why, named=answer.component, claims=said or _UNSUPPORTED[answer.language]
     )
 
 
-def _prose_change_complaint(sentence: str, cited: Sequence[Finding]) -> str:
-    """As of a claim, held against what it names; the evidence's own sentences are right."""
-    own = re.sub(r"\s*\[E\d+\]", "", sentence).strip().rstrip(".")
-    if any(own in finding.summary for finding in cited):
-        return ""
-    named = [finding for finding in cited if _mentions(sentence, finding.component)]
-    words = _words(sentence)
-    measured = [finding for finding in named or cited if words & _words(finding.signal)]
-    return _change_complaint(sentence, measured or named or cited)
+def _first_suspect(evidence: Evidence) -> Suspect | None:
+    return evidence.suspects[0] if evidence.suspects else None
 
 
-def _words(text: str) -> set[str]:
-    return set(re.findall(r"[a-z]{4,}", text.lower()))
+def _abstains(evidence: Evidence) -> bool:
+    return evidence.assessment is not None and evidence.assessment.abstains
 
 
-def _spread_complaint(sentence: str, evidence: Evidence, components: Collection[str]) -> str:
-    """The sentence tells of a spread between components, but no hops that hold join them."""
-    named = {name for name in components if _mentions(sentence, name)}
-    if len(named) < 2 or not _SPREADS.search(sentence):
-        return ""
-    joined = {end for hop in _hops(evidence) if _holds(hop) for end in (hop.cause, hop.effect)}
-    return "" if named <= joined else "tells of a spread that no causal check supports"
-
-
-def _holds(hop: Hop) -> bool:
-    return hop.structural and (hop.temporal or hop.statistical)
-
-
-def _supported_title(root_cause: RootCause, evidence: Evidence, components: Collection[str]) -> str:
-    if not _sentence_complaint(root_cause.title, evidence, components):
-        return root_cause.title
-    category = root_cause.category.replace("_", " ").capitalize()
-    return f"{category} in {root_cause.component or 'an unknown component'}"
-
-
-def _supported_rivals(rivals: Iterable[Rival], evidence: Evidence, components: Collection[str]) -> tuple[Rival, ...]:
-    return tuple(
-        Rival(
-            component=rival.component,
-            for_=_supported_prose(rival.for_, evidence, components)[0],
-            against=_supported_prose(rival.against, evidence, components)[0],
-        )
-        for rival in rivals
-        if rival.component in components
-    )
-
-
-def _checked_hop(hop: Hop, evidence: Evidence) -> Hop:
-    """The hop as the evidence has it; one that it does not have passes no check."""
-    for known in _hops(evidence):
-        if (known.cause, known.effect) == (hop.cause, hop.effect):
-            return known
-    return Hop(cause=hop.cause, effect=hop.effect, structural=False, statistical=False, temporal=False)
-
-
-def _confidence(
-    root_cause: RootCause, claims: Collection[Claim], evidence: Evidence
-) -> Literal["high", "medium", "low", "inconclusive"]:
-    """As stated, but no higher than the checks allow."""
-    if root_cause.component is None:
+def _confidence(answer: RootCause) -> str:
+    """A word that does not contradict the component; ``graph/confidence.py`` computes it."""
+    if answer.component is None:
         return "inconclusive"
-    if root_cause.confidence == "inconclusive":
-        return "low"
-    if not any(c.verified for c in claims) or not _suspected(root_cause.component, evidence):
-        return "low"
-    if root_cause.confidence == "high" and not all(claim.verified for claim in claims):
-        return "medium"
-    return root_cause.confidence
-
-
-def _suspected(component: str, evidence: Evidence) -> bool:
-    return any(suspect.component == component for suspect in evidence.suspects)
+    return "low" if answer.confidence == "inconclusive" else answer.confidence
 
 
 def _without_component(root_cause: RootCause) -> RootCause:
@@ -361,31 +270,130 @@ def _without_component(root_cause: RootCause) -> RootCause:
         update={
             "component": None,
             "category": "unknown",
-            "title": "No root cause could be established",
+            "title": _NO_CAUSE[root_cause.language],
             "path": (),
-            "confidence": "inconclusive",
             "engine_note": f"{root_cause.engine_note} {note}".strip(),
         }
     )
 
 
-def _known(hop: Hop, components: Collection[str]) -> bool:
-    return hop.cause in components and hop.effect in components
+# --- prose and path ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Prose:
+    """Keeps the sentences that hold; of those that do not there is a row in the table."""
+
+    evidence: Evidence
+    components: Collection[str]
+    claims: Sequence[Claim]
+    table: _Table
+
+    def supported(self, about: str, text: str, component: str = "") -> str:
+        """The sentences that hold; ``component`` is whom they speak of unnamed."""
+        kept = []
+        for sentence in sentences(text):
+            complaint = self._complaint(sentence, component)
+            if complaint:
+                self.table.add(about, _attributed(sentence, component), complaint, dropped=True)
+            else:
+                kept.append(sentence)
+        return " ".join(kept)
+
+    def title(self, answer: RootCause) -> str:
+        """The title, or one made of category and component."""
+        category = answer.category.replace("_", " ").capitalize()
+        made = _TITLE[answer.language].format(category=category, component=answer.component)
+        made = made if answer.component else _NO_CAUSE[answer.language]
+        if answer.title != made and (complaint := self._complaint(answer.title)):
+            self.table.add("title", answer.title, complaint, dropped=True)
+            return made
+        return answer.title
+
+    def rivals(self, rivals: Iterable[Rival]) -> tuple[Rival, ...]:
+        """Those that exist, with what holds of them."""
+        return tuple(self._rival(rival) for rival in rivals if self._is_known(rival))
+
+    def _rival(self, rival: Rival) -> Rival:
+        return Rival(
+            component=rival.component,
+            for_=self.supported("rival", rival.for_, rival.component),
+            against=self.supported("rival", rival.against, rival.component),
+        )
+
+    def _is_known(self, rival: Rival) -> bool:
+        if rival.component in self.components:
+            return True
+        self.table.add("rival", rival.component, "is not a known component", dropped=True)
+        return False
+
+    def _complaint(self, sentence: str, component: str = "") -> str:
+        if any(claim.verified and folded(sentence) in folded(claim.text) for claim in self.claims):
+            return ""
+        return prose_complaint(sentence, self.evidence, self.components, component)
+
+
+def _rival_texts(rival: Rival) -> Iterator[str]:
+    for text in (*sentences(rival.for_), *sentences(rival.against)):
+        yield _attributed(text, rival.component)
+
+
+def _attributed(sentence: str, component: str) -> str:
+    return f"{component}: {sentence}" if component else sentence
+
+
+def _checked_path(
+    path: Iterable[Hop], evidence: Evidence, components: Collection[str], table: _Table
+) -> tuple[Hop, ...]:
+    """The hops between known components as the evidence has them."""
+    kept = []
+    for hop in path:
+        text = f"{hop.cause} → {hop.effect}"
+        strangers = [end for end in (hop.cause, hop.effect) if end not in components]
+        if strangers:
+            table.add("hop", text, f"names {', '.join(strangers)}, which is not a known component", dropped=True)
+            continue
+        kept.append(hops.checked(hop.cause, hop.effect, evidence))
+        table.add("hop", text, hops.lacks(kept[-1]))
+    return tuple(kept)
 
 
 def _seen(evidence: Evidence) -> set[str]:
     """The components that the evidence is about."""
-    ends = {end for hop in _hops(evidence) for end in (hop.cause, hop.effect)}
-    return ends.union((f.component for f in evidence.findings), (s.component for s in evidence.suspects))
+    ends = {end for hop in hops.ranked(evidence) for end in (hop.cause, hop.effect)}
+    edges = {end for edge in evidence.edges for end in (edge.caller, edge.callee)}
+    return ends.union(edges, (f.component for f in evidence.findings), (s.component for s in evidence.suspects))
 
 
-def _hops(evidence: Evidence) -> list[Hop]:
-    return [hop for suspect in evidence.suspects for hop in suspect.path]
+# --- what a model wrote -----------------------------------------------------------------------------------
 
 
-def _texts(findings: Iterable[Finding]) -> list[str]:
-    return [text for f in findings for text in (f.component, f.signal, f.summary, f.excerpt)]
+def _cleaned(answer: RootCause) -> RootCause:
+    """Without hidden characters and disguised digits, in all that an analyst wrote."""
+    return answer.model_copy(
+        update={
+            "component": cleaned(answer.component) if answer.component is not None else None,
+            "title": cleaned(answer.title),
+            "mechanism": cleaned(answer.mechanism),
+            "impact": cleaned(answer.impact),
+            "claims": tuple(map(_cleaned_claim, answer.claims)),
+            "path": tuple(
+                h.model_copy(update={"cause": cleaned(h.cause), "effect": cleaned(h.effect)}) for h in answer.path
+            ),
+            "rivals": tuple(
+                Rival(component=cleaned(r.component), for_=cleaned(r.for_), against=cleaned(r.against))
+                for r in answer.rivals
+            ),
+            "unknowns": tuple(map(cleaned, answer.unknowns)),
+        }
+    )
 
 
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(dict.fromkeys(names))
+def _cleaned_claim(claim: Claim) -> Claim:
+    return claim.model_copy(
+        update={
+            "text": cleaned(claim.text),
+            "quote": cleaned(claim.quote),
+            "evidence": tuple(map(cleaned, claim.evidence)),
+        }
+    )

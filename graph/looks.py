@@ -1,8 +1,34 @@
-"""What is known of an incident's sources after a second look, further back than the first."""
+"""What one source answers, and what is known of all of them after a second look, further back than the first."""
 
-from collections.abc import Sequence
+import asyncio
+import logging
+from collections.abc import Awaitable, Sequence
 
-from collectors.base import Gap, GapReason, Telemetry
+from collectors.base import USUAL_MEND, CollectorError, Gap, GapReason, Telemetry
+
+RESERVE_S = 1.0  # what a source needs to hand over what it has read
+log = logging.getLogger(__name__)
+
+
+async def answered(source: str, asking: Awaitable[Telemetry], limit_s: float, *, late: str) -> Telemetry:
+    """What the source answers within so many seconds; a failure, whatever it is, becomes a Gap.
+
+    ``late``: what to do where the seconds were too few.
+    """
+    try:
+        async with asyncio.timeout(limit_s):
+            return await asking
+    except CollectorError as error:
+        mend = error.mend or USUAL_MEND[error.reason]
+        gap = Gap(source=source, reason=error.reason, detail=error.detail, mend=mend)
+    except TimeoutError:
+        detail = f"{source} did not answer within {limit_s:.3g} s"
+        gap = Gap(source=source, reason=GapReason.TIMEOUT, detail=detail, mend=late)
+    except Exception as error:
+        log.exception("collector %s", source)
+        detail = f"{type(error).__name__}: {error}"[:500]
+        gap = Gap(source=source, reason=GapReason.FAILED, detail=detail, mend="report this defect, with the log")
+    return Telemetry(source=source, gaps=(gap,))
 
 
 def measured(looks: Sequence[Telemetry]) -> bool:

@@ -1075,7 +1075,7 @@ class Masker:
 
         A text that cannot be masked is withheld: the incident goes on without it.
         """
-        return self._model(evidence, IDENTIFIERS | {"ref"}, self._mask_or_withhold)
+        return self._model(evidence, IDENTIFIERS | {"ref", "readable"}, self._mask_or_withhold)
 
     def masked_telemetry(self, telemetry: Telemetry) -> Telemetry:
         """All free text masked, queries and links too, for somebody else's eyes. Raises MaskingError."""

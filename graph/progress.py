@@ -1,12 +1,8 @@
 """What a node says while it works. The runner turns each report into one timeline event."""
 
 from collections.abc import Mapping
-from uuid import uuid4
 
-from langgraph.config import get_stream_writer
 from pydantic import BaseModel, ConfigDict, JsonValue
-
-from graph.llms.base import Usage
 
 
 class Progress(BaseModel):
@@ -23,15 +19,11 @@ class Progress(BaseModel):
 
 def report(node: str, kind: str, key: str, message: str, data: Mapping[str, JsonValue] | None = None) -> None:
     """Tell whoever runs the graph."""
-    get_stream_writer()(Progress(key=key, kind=kind, node=node, message=message, data=dict(data or {})).model_dump())
+    tell(Progress(key=key, kind=kind, node=node, message=message, data=dict(data or {})))
 
 
-def report_usage(usage: Usage) -> None:
-    """Tell what a model's answer cost."""
-    report(
-        "RootCauseAnalyzer",
-        "usage",
-        f"usage:{uuid4()}",
-        f"{usage.model}: {usage.prompt_tokens} + {usage.completion_tokens} tokens, {usage.dollars:.4f} dollars",
-        {"dollars": usage.dollars, "prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens},
-    )
+def tell(progress: Progress) -> None:
+    """The same, of what is put into words already. Only inside a node: elsewhere nobody listens, and it raises."""
+    from langgraph.config import get_stream_writer  # here: a process that runs no jobs does without LangGraph
+
+    get_stream_writer()(progress.model_dump())

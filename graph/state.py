@@ -25,6 +25,8 @@ Transition = Literal[
     "insufficient_data",  # CloudWatch cannot tell: neither firing nor resolved
 ]
 MAX_ROUNDS = 3  # first analysis + two re-analyses
+Language = Literal["en", "ko"]
+"""What reports are written in. Ids, names and quotes stay as they are."""
 
 
 class Model(BaseModel):
@@ -97,6 +99,7 @@ class Finding(Model):
     band: tuple[float, float] | None = Field(default=None, description="Where the values usually lie, low and high")
     query: str = Field(default="", description="What was asked, in the source's own language")
     instance: str = Field(default="", description="Pod, task or host, if only that one is concerned")
+    asked: str = Field(default="", description="The analyst's question it answers; empty: ContextCollector found it")
 
 
 class Hop(Model):
@@ -167,6 +170,9 @@ class Evidence(Model):
     causes: tuple[str, ...] = Field(default=(), description="Suspects that explain the trouble only together")
     unlisted: int = Field(default=0, ge=0, description="Findings too dull to list")
     edges: tuple[Edge, ...] = Field(default=(), description="Who calls whom, around the suspects")
+    readable: tuple[SeriesRef, ...] = Field(
+        default=(), description="Metrics of the suspects and their neighbours that an analyst may ask to see"
+    )
 
     def finding(self, eid: str) -> Finding | None:
         """The finding of that id, if there is one."""
@@ -181,8 +187,21 @@ class Claim(Model):
 
     text: str
     evidence: tuple[str, ...]
+    quote: str = Field(default="", description="The number or the words of the evidence that it rests on, verbatim")
     verified: bool = False
     complaint: str = Field(default="", description="Why it did not verify")
+
+
+class GroundingCheck(Model):
+    """One row of the grounding table: what was said, and what code found when it looked."""
+
+    about: Literal["component", "claim", "hop", "mechanism", "title", "rival", "impact", "ranking"]
+    text: str
+    evidence: tuple[str, ...] = ()
+    verdict: Literal["verified", "repaired", "not_verified", "dropped"] = Field(
+        description="repaired: it failed first and held after the analyst was told why"
+    )
+    complaint: str = Field(default="", description="Why it failed; of what was repaired, why it failed first")
 
 
 class Rival(Model):
@@ -206,7 +225,16 @@ class RootCause(Model):
     path: tuple[Hop, ...] = ()
     rivals: tuple[Rival, ...] = ()
     unknowns: tuple[str, ...] = ()
+    impact: str = Field(default="", description="Who notices what, in a sentence")
     confidence: Literal["high", "medium", "low", "inconclusive"]
+    certainty: float | None = Field(
+        default=None, ge=0.0, le=1.0, description="Calibrated chance that the component is right; None: not computed"
+    )
+    certainty_why: tuple[str, ...] = Field(default=(), description="What the certainty was computed from")
+    contradicts: str = Field(default="", description="The analyst names another component than ranking: both, and why")
+    checks: tuple[GroundingCheck, ...] = Field(default=(), description="The grounding table")
+    changed: tuple[str, ...] = Field(default=(), description="What is different from the analysis before, and why")
+    language: Language = "en"
     engine: str = Field(default="rules", description="rules, or the model that wrote it")
     engine_note: str = Field(default="", description="e.g. why the rules engine answered instead of the model")
 
@@ -235,11 +263,18 @@ class PlanStep(Model):
     infeasible: str = Field(default="", description="Why it cannot run now; empty means it can")
 
 
+Intent = Literal["mitigate", "fix", "least_risk"]
+"""Stop the pain now, remove the cause, or touch as little as possible: options of a plan differ in it."""
+
+
 class ActionOption(Model):
     """One remedy a person may pick."""
 
     title: str
     description: str
+    intent: Intent | None = None
+    benefit: float = Field(default=0.5, ge=0.0, le=1.0, description="How much of the trouble it should take away")
+    track_record: str = Field(default="", description="How its operations did on this kind of failure before")
     why: tuple[str, ...] = Field(default=(), description="Evidence ids")
     risk: Risk
     minutes: float
@@ -275,6 +310,7 @@ class Decision(Model):
     note: str = ""
     by: str
     at: AwareDatetime
+    language: Language | None = Field(default=None, description="Of the next analysis, if it is to change")
 
 
 # --- execution ---
@@ -335,8 +371,9 @@ class State(TypedDict):
 
     incident_id: str  # the runner, as input
     alert: Alert  # the runner, as input
+    language: NotRequired[Language]  # the runner, as input; RemediationDecision where a person asks for another
     scope: NotRequired[Scope]  # SlackAlert
-    evidence: NotRequired[Evidence]  # ContextCollector
+    evidence: NotRequired[Evidence]  # ContextCollector; RootCauseAnalyzer appends what it asked for
     round: NotRequired[int]  # ContextCollector: 1, 2, 3
     root_cause: NotRequired[RootCause]  # RootCauseAnalyzer
     plan: NotRequired[Plan]  # ActionPlanner

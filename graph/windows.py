@@ -13,6 +13,8 @@ NORMAL = timedelta(minutes=50)  # near enough to share the incident's load, far 
 FURTHER = timedelta(minutes=50)
 SEASONS = (timedelta(days=1), timedelta(days=7))
 EDGE = timedelta(minutes=2)
+LEAD = timedelta(minutes=5)  # what people say of a time is seldom to the minute
+FURTHEST = timedelta(hours=24)  # before the alert: what is older is not read minute by minute
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,10 @@ class Windows:
         """The same, looking further back."""
         return _around(self.incident.start - FURTHER, self.incident.end)
 
+    def since(self, began: datetime) -> "Windows":
+        """The same, begun early enough for what began then; never later than they do now."""
+        return _around(min(self.incident.start, began - LEAD), self.incident.end)
+
 
 ChooseWindows = Callable[[Alert, datetime], Windows]
 
@@ -48,8 +54,9 @@ def recorded_windows(windows: Windows) -> ChooseWindows:
 
 
 def _around(start: datetime, end: datetime) -> Windows:
+    """Of the seasons only those that are over before the baseline begins: a long window reaches into its yesterday."""
     return Windows(
         incident=Window(start=start, end=end),
         baseline=(Window(start=start - NORMAL, end=start),),
-        seasonal=tuple(Window(start=start - ago, end=end - ago) for ago in SEASONS),
+        seasonal=tuple(Window(start=start - ago, end=end - ago) for ago in SEASONS if end - ago <= start - NORMAL),
     )

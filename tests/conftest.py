@@ -24,7 +24,7 @@ from tests import processes
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKEN = "a-webhook-token-of-the-tests"
-OWN_VARIABLES = ("AUTOPILOT_", "DATADOG_", "DD_", "AWS_", "OPENAI_", "DATABASE_URL")
+OWN_VARIABLES = ("AUTOPILOT_", "DATADOG_", "DD_", "AWS_", "OPENAI_", "OTEL_", "LANGFUSE_", "DATABASE_URL")
 
 for name in [n for n in os.environ if n.startswith(OWN_VARIABLES)]:
     del os.environ[name]  # a developer's own settings must not decide what the tests see

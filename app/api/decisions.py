@@ -10,7 +10,7 @@ from app.api.access import CallerDep, ProductDep
 from app.api.incidents import load_report
 from app.api.problems import responses
 from app.api.text import StorableText
-from graph.state import MAX_ROUNDS, ActionOption, Choice, Plan
+from graph.state import MAX_ROUNDS, ActionOption, Choice, Language, Plan
 
 router = APIRouter(tags=["decisions"])
 
@@ -36,8 +36,16 @@ class DecisionBody(BaseModel):
 
     plan_revision: StorableText = Field(max_length=64, description="From GET …/actions: the plan you saw")
     choice: Choice
-    hint: StorableText = Field(default="", max_length=2000, description="For re_analyze: where to look")
+    hint: StorableText = Field(
+        default="",
+        max_length=2000,
+        description="For re_analyze, in English or Korean: where to look or where not, since when, and for which words",
+        examples=['Not payment-service. Since 08:40: look for "too many clients" in orders-db'],
+    )
     note: StorableText = Field(default="", max_length=2000)
+    language: Language | None = Field(
+        default=None, description="For re_analyze: what the next analysis is written in; absent: as before"
+    )
 
 
 class Decided(BaseModel):
@@ -87,7 +95,14 @@ async def decide(
 ) -> Decided:
     """The first decision on a plan wins; late, double and stale ones get 409 with the winner named."""
     decision = await incidents.decide(
-        product.desk, incident_id, body.plan_revision, body.choice, who, hint=body.hint, note=body.note
+        product.desk,
+        incident_id,
+        body.plan_revision,
+        body.choice,
+        who,
+        hint=body.hint,
+        note=body.note,
+        language=body.language,
     )
     response.headers["Location"] = f"/incidents/{incident_id}"
     return Decided(incident_id=incident_id, choice=decision.choice, by=decision.by, at=decision.at)

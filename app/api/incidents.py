@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 from uuid import UUID, uuid4
 
 from fastapi import APIRouter, Header, HTTPException, Query, Request, Response
@@ -15,6 +15,8 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from app import report
 from app.api.access import CallerDep, ProductDep
+from app.api.examples import REPORT
+from app.api.language import preferred
 from app.api.paging import cursor, read_cursor
 from app.api.problems import responses
 from app.api.text import IsoTime, StorableText
@@ -22,15 +24,17 @@ from app.db import Connection, Row
 from app.desk import NotFound
 from app.incidents import open_by_hand
 from app.intake.base import OLDEST
+from app.report_markdown import markdown
 from app.store import incidents as store
-from app.store import ledger
+from app.store import ledger, llm_calls
 from app.unmask import originals
 from app.wiring import Product
-from graph.state import Alert, Finding, Severity
+from graph.state import Alert, Finding, Language, Severity
 
 router = APIRouter(tags=["incidents"])
 
 POLL_S = 0.3
+LINKED = ("events", "report", "evidence", "actions", "executions", "model-calls")
 EVENT_ID = re.compile(r"[0-9]{1,18}")
 
 
@@ -43,6 +47,9 @@ class OpenIncident(BaseModel):
     occurred_at: IsoTime = Field(examples=["2024-12-20T09:15:00Z"])
     title: StorableText = Field(default="", max_length=500)
     severity: Severity = "critical"
+    language: Language | None = Field(
+        default=None, description="What its report is written in; absent: AUTOPILOT_LANGUAGE", examples=["ko"]
+    )
 
 
 class OpenedIncident(BaseModel):
@@ -73,6 +80,7 @@ class IncidentSummary(BaseModel):
     follows: str | None = Field(description="The incident that the same alert had before")
     admitted_at: datetime | None = Field(description="When its investigation could begin; null while it waits")
     held_until: datetime | None = Field(description="While a silence holds it")
+    language: Language = Field(description="What its report is written in")
 
 
 class IncidentPage(BaseModel):
@@ -154,7 +162,7 @@ async def open_incident(
         cycle_key=key if not idempotency_key else f"{key}:{uuid4()}",
     )
     scoped = f"{who.name}:{idempotency_key}" if idempotency_key else None
-    opened = await open_by_hand(product.desk, alert, who, scoped)
+    opened = await open_by_hand(product.desk, alert, who, scoped, body.language)
     assert opened.incident_id is not None
     return OpenedIncident(incident_id=opened.incident_id, created=opened.created)
 
@@ -194,8 +202,7 @@ async def get_incident(incident_id: str, product: ProductDep, _: CallerDep) -> I
         | {
             "alerts": alerts,
             "timeline": events,
-            "links": {name: f"{here}/{name}" for name in ("events", "report", "evidence", "actions", "executions")}
-            | {"topology": f"{here}/pictures/topology.svg"},
+            "links": {name: f"{here}/{name}" for name in LINKED} | {"topology": f"{here}/pictures/topology.svg"},
         }
     )
 
@@ -239,7 +246,13 @@ async def _events(request: Request, product: Product, incident_id: str, after: i
     "/incidents/{incident_id}/report",
     summary="The root-cause report",
     response_model=report.Report,
-    responses={200: {"content": {"text/markdown": {}}}, **responses(401, 404)},
+    responses={
+        200: {
+            "content": {"application/json": {"example": REPORT}, "text/markdown": {"schema": {"type": "string"}}},
+            "headers": {"Content-Language": {"schema": {"type": "string", "enum": list(get_args(Language))}}},
+        },
+        **responses(401, 404, 422, said={422: "query.language: Input should be 'en' or 'ko'"}),
+    },
 )
 async def get_report(
     incident_id: str,
@@ -248,13 +261,20 @@ async def get_report(
     accept: Annotated[str, Header()] = "application/json",
     format_: Annotated[Literal["json", "markdown"] | None, Query(alias="format")] = None,
     pictures: Annotated[Literal["embedded", "links"], Query(description="Of the markdown")] = "embedded",
+    language: Annotated[Language | None, Query(description="Absent: by Accept-Language, else the incident's")] = None,
+    accept_language: Annotated[str, Header(examples=["ko-KR, en;q=0.5"])] = "",
 ) -> Response:
-    """JSON, or markdown with `Accept: text/markdown` or `?format=markdown`: with its pictures as data, or as links."""
-    built = await load_report(product, incident_id)
+    """JSON, or markdown with `Accept: text/markdown` or `?format=markdown`: with its pictures as data, or as links.
+
+    Labels, and what the rules engine wrote, are in the language asked for. What a model wrote stays as it is, and
+    `root_cause.language` says what that is.
+    """
+    built = await load_report(product, incident_id, language or preferred(accept_language))
+    headers = {"Content-Language": built.language, "Vary": "Accept, Accept-Language"}
     if format_ == "markdown" or (format_ is None and "text/markdown" in accept):
-        text = report.markdown(built, embed=pictures == "embedded", address=product.settings.public_url)
-        return PlainTextResponse(text, media_type="text/markdown; charset=utf-8")
-    return JSONResponse(built.model_dump(mode="json", by_alias=True))
+        text = markdown(built, embed=pictures == "embedded", address=product.settings.public_url)
+        return PlainTextResponse(text, media_type="text/markdown; charset=utf-8", headers=headers)
+    return JSONResponse(built.model_dump(mode="json", by_alias=True), headers=headers)
 
 
 @router.get("/incidents/{incident_id}/evidence", summary="All evidence", responses=responses(401, 404))
@@ -295,7 +315,7 @@ PICTURE_HEADERS = {
     "Cache-Control": "private, no-cache",
 }
 SVG: dict[int | str, dict[str, object]] = {200: {"content": {"image/svg+xml": {"schema": {"type": "string"}}}}}
-LanguageQuery = Annotated[Literal["en", "ko"], Query(description="Of the labels")]
+LanguageQuery = Annotated[Language, Query(description="Of the labels")]
 
 
 @router.get(
@@ -347,8 +367,8 @@ async def get_executions(incident_id: str, product: ProductDep, _: CallerDep) ->
     return Executions(steps=[LedgerStep.model_validate(s) for s in steps], executions=[e["body"] for e in done])
 
 
-async def load_report(product: Product, incident_id: str) -> report.Report:
-    """The report as of now. Raises NotFound."""
+async def load_report(product: Product, incident_id: str, language: Language | None = None) -> report.Report:
+    """The report as of now; ``language``: None for the incident's. Raises NotFound."""
     async with product.pool.connection() as connection:
         return report.build(
             await _row(connection, incident_id),
@@ -357,6 +377,8 @@ async def load_report(product: Product, incident_id: str) -> report.Report:
             await store.executions(connection, incident_id),
             await store.events(connection, incident_id),
             await store.alert_cycles(connection, incident_id),
+            await llm_calls.page(connection, incident_id),
+            language=language,
         )
 
 

@@ -6,8 +6,8 @@ from typing import Any
 from pydantic import JsonValue
 
 from app.console.markup import bullets, card, chip, notice, number, parameters, references, text
-from app.console.texts import Texts
 from app.report import DecisionMade, Report
+from app.report_texts import Texts, author, word
 from app.security import Role
 from executors.base import Risk
 from graph.state import ActionOption, Choice, EffectCheck, Execution, ExpectedEffect, PlanStep, Verification
@@ -26,20 +26,23 @@ def options(report: Report, roles: Mapping[Risk, Role], t: Texts) -> str:
 
 def _option(number_: int, option: ActionOption, roles: Mapping[Risk, Role], t: Texts) -> str:
     broken = any(s.infeasible for s in option.steps)
-    chips = [chip(_risk_tone(option.risk), f"{t['risk']}: {option.risk}"), f"~{option.minutes:g} {t['minutes']}"]
+    chips = [chip("running", t[f"intent_{option.intent}"])] if option.intent else []
+    risk = f"{t['risk']}: {word(t, 'risk', option.risk)}"
+    chips += [chip(_risk_tone(option.risk), risk), f"~{option.minutes:g} {t['minutes']}"]
     if roles.get(option.risk) == "admin":
         chips.append(chip("calm", f"{t['takes_role']} admin"))
     if option.tried:
-        chips.append(chip(option.tried, f"{t['tried']}: {option.tried.replace('_', ' ')}"))
+        chips.append(chip(option.tried, f"{t['tried']}: {word(t, 'verdict', option.tried)}"))
     if broken:
         chips.append(chip("failed", t["cannot_run"]))
-    effects = bullets(_effect(e, t) for e in option.expected)
-    engine = f"{t['proposed_by']} {text(option.engine)} {text(option.engine_note)}"
+    record = f"<p>{t['track_record']}: {text(option.track_record)}</p>" if option.track_record else ""
+    engine = f"{t['proposed_by']} {text(author(t, option.engine))} {text(option.engine_note)}"
     return (
         f'<article class="option{" broken" if broken else ""}"><h3>{number_}. {text(option.title)}</h3>'
         f'<p class="facts">{" ".join(chips)}</p><p>{text(option.description)}</p>'
         f"<h4>{t['tools']}</h4>{_plan_steps(option.steps, t)}"
-        + (f"<h4>{t['expected']}</h4>{effects}" if effects else "")
+        + _effects(option.expected, t)
+        + record
         + f'<p class="muted">{t["undo"]}: {text(option.undo or t["no_undo"])}<br>{t["because"]}'
         f" {references(option.why) or '-'} · {engine}</p></article>"
     )
@@ -64,12 +67,22 @@ def _preview(step: PlanStep, t: Texts) -> str:
     return f"<div>{text(step.preview or step.summary)}</div>"
 
 
+def _effects(effects: Sequence[ExpectedEffect], t: Texts) -> str:
+    """One line each, by component and time: they mostly share both."""
+    groups: dict[tuple[str, float], list[ExpectedEffect]] = {}
+    for effect in effects:
+        groups.setdefault((effect.ref.component, effect.within_minutes), []).append(effect)
+    return "".join(
+        f"<h4>{t['expected']}: {text(component)}, {t['within'].format(f'{minutes:g}')}</h4>"
+        + bullets(_effect(e, t) for e in group)
+        for (component, minutes), group in groups.items()
+    )
+
+
 def _effect(effect: ExpectedEffect, t: Texts) -> str:
     now = f", {t['now']} {number(effect.observed, effect.ref.unit)}" if effect.observed is not None else ""
-    return (
-        f"{text(effect.ref.component)} <b>{text(effect.ref.metric)}</b> {text(effect.comparator)} "
-        f"{number(effect.value, effect.ref.unit)} {t['within']} {effect.within_minutes:g} {t['minutes']}{now}"
-    )
+    value = number(effect.value, effect.ref.unit)
+    return f'<b>{text(effect.ref.metric)}</b> {text(effect.comparator)} {value}<span class="muted">{now}</span>'
 
 
 def _revision(revision: str | None, t: Texts) -> str:
@@ -80,7 +93,8 @@ def choice_label(choice: Choice, report: Report, t: Texts) -> str:
     """One line of the radio group; plain text."""
     if choice in ("1", "2", "3"):
         option = report.options[int(choice) - 1]
-        return f"{choice}. {option.title} ({t['risk']}: {option.risk}, ~{option.minutes:g} {t['minutes']})"
+        risk = f"{t['risk']}: {word(t, 'risk', option.risk)}"
+        return f"{choice}. {option.title} ({risk}, ~{option.minutes:g} {t['minutes']})"
     return t[choice]
 
 
@@ -89,7 +103,8 @@ def confirmation(report: Report, choice: Choice, hint: str, t: Texts) -> str:
     if choice == "manual":
         body = f"<p>{t['confirm_manual']}</p>"
     elif choice == "re_analyze":
-        body = f"<p>{t['confirm_re_analyze']} <b>{text(hint or t['no_hint'])}</b></p>"
+        spoken = t[f"written_{t['language']}"]  # in the language that this page is read in
+        body = f"<p>{t['confirm_re_analyze']} <b>{text(hint or t['no_hint'])}</b></p><p>{spoken}</p>"
     else:
         option = report.options[int(choice) - 1]
         body = f'<p class="headline">{choice}. {text(option.title)}</p>{_plan_steps(option.steps, t)}'
@@ -146,8 +161,9 @@ def _result(
     t: Texts,
 ) -> str:
     requests = f'<small class="muted">{t["requests"]}: {text(", ".join(request_ids))}</small>' if request_ids else ""
+    shown = chip(status, t.get(f"step_{status}", t.get(status, "")))
     return (
-        f'<li class="{text(status)}">{chip(status, t.get(status, ""))} {ordinal}. {_operation(operation, params)}'
+        f'<li class="{text(status)}">{shown} {ordinal}. {_operation(operation, params)}'
         f"<div>{text(detail)}</div>{requests}</li>"
     )
 
@@ -169,21 +185,19 @@ def _execution(execution: Execution, t: Texts) -> str:
 
 
 def _verdict(verification: Verification, t: Texts) -> str:
-    said = (
-        f'<p class="headline">{t["verdict"]}: {chip(verification.verdict)} '
-        f'<span class="muted">{text(verification.detail)}</span></p>'
-    )
+    verdict = chip(verification.verdict, word(t, "verdict", verification.verdict))
+    said = f'<p class="headline">{t["verdict"]}: {verdict} <span class="muted">{text(verification.detail)}</span></p>'
     if not verification.checks:
         return said
     heads = "".join(f"<th>{text(h)}</th>" for h in ("", t["metric"], t["before"], t["after"], t["expected_value"]))
-    rows = "".join(_check(c) for c in verification.checks)
+    rows = "".join(_check(c, t) for c in verification.checks)
     return f'{said}<table class="checks"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
 
 
-def _check(check: EffectCheck) -> str:
-    effect = check.effect
+def _check(check: EffectCheck, t: Texts) -> str:
+    effect, status = check.effect, chip(check.status, word(t, "effect", check.status))
     return (
-        f"<tr><td>{chip(check.status)}</td><td>{text(effect.ref.component)} <b>{text(effect.ref.metric)}</b>"
+        f"<tr><td>{status}</td><td>{text(effect.ref.component)} <b>{text(effect.ref.metric)}</b>"
         f'<small class="muted">{text(check.detail)}</small></td><td>{number(check.before, effect.ref.unit)}</td>'
         f"<td>{number(check.after, effect.ref.unit)}</td>"
         f"<td>{text(effect.comparator)} {number(effect.value, effect.ref.unit)}</td></tr>"

@@ -15,11 +15,14 @@ from app.console.markup import (
     text,
 )
 from app.console.progress import Event, Source, Step, sources, steps
-from app.console.texts import Texts, counted
-from app.report import AlertOf, Report, chart
+from app.console.texts import counted
+from app.report import AlertOf, Report, chart, quotation
+from app.report import summary as told
 from app.report import topology as draw_topology
-from graph.state import Assessment, Claim, Finding, Hop, RootCause
+from app.report_texts import HOLDS, Texts, author, confidence, grounded, percent, used, word, written_in
+from graph.state import Assessment, Claim, Finding, GroundingCheck, Hop, RootCause
 
+MAX_OPEN = 12  # findings; more are folded away
 MAX_CHARTS = 6  # more evidence is read, not looked at; each further chart is a link away
 
 
@@ -27,13 +30,14 @@ def summary(report: Report, t: Texts) -> str:
     """The incident in one line."""
     told = report.status_reason and not report.waits
     reason = f'<span class="muted">{text(report.status_reason)}</span>' if told else ""
-    status = chip("waiting", t["waiting"]) if report.waits else chip(report.status)
+    status = chip("waiting", t["waiting"]) if report.waits else chip(report.status, word(t, "status", report.status))
+    severity = chip(report.severity, word(t, "severity", report.severity))
     count = counted(t, report.alert_count, report.flaps)
     alerts = f"{count} · " if count else ""
-    link = f"/incidents/{text(report.incident_id)}/report?format=markdown"
+    link = f"/incidents/{text(report.incident_id)}/report?format=markdown&amp;language={t['language']}"
     return (
         f'<section class="summary"><h1>{status} {text(report.title)}</h1><p>'
-        f"<b>{text(report.service)}</b> · {text(report.environment)} · {chip(report.severity)} · "
+        f"<b>{text(report.service)}</b> · {text(report.environment)} · {severity} · "
         f"{t['occurred']} {moment(report.occurred_at)} · {alerts}<code>{text(report.incident_id)}</code> · "
         f'<a href="{link}" target="_blank">{t["report"]}</a> {reason}</p></section>'
         + (notice(f"{t['not_begun']}\n{report.status_reason}".strip()) if report.waits else "")
@@ -96,9 +100,11 @@ def assessment(report: Report, t: Texts) -> str:
 
 
 def _chances(report: Report, said: Assessment, t: Texts) -> str:
-    chances = [f"<b>{said.trouble:.0%}</b> {t['trouble']}"]
+    chances = [f"<b>{percent(said.trouble)}</b> {t['trouble']}"]
     if report.suspects:
-        chances.append(f"<b>{said.certainty:.0%}</b> {t['certainty']}: <b>{text(report.suspects[0].component)}</b>")
+        chances.append(
+            f"<b>{percent(said.certainty)}</b> {t['certainty']}: <b>{text(report.suspects[0].component)}</b>"
+        )
     return f'<span class="muted">{" · ".join(chances)}</span>'
 
 
@@ -117,27 +123,41 @@ def topology(report: Report, t: Texts) -> str:
 
 
 def root_cause(report: Report, t: Texts) -> str:
-    """Title, confidence, engine, mechanism, claims, causal path, rivals, unknowns."""
+    """Title, confidence and why, who wrote it, mechanism, claims, causal path, rivals, unknowns, grounding table."""
     cause = report.root_cause
     if cause is None:
         return card(t["root_cause"], f'<p class="muted">{t["not_analysed"]}</p>')
-    claims = bullets((_claim(c, t) for c in cause.claims), "claims")
     body = [
-        f'<p class="headline">{text(cause.title)}</p><p>{_confidence(cause, t)}</p><p>{text(cause.mechanism)}</p>',
-        f"<h3>{t['claims']}</h3>{claims}" if claims else "",
+        f'<p class="headline">{text(cause.title)}</p><p>{_confidence(cause, t)}</p>',
+        f'<div class="notice" role="note"><b>{t["contradicts"]}.</b> {text(cause.contradicts)}</div>'
+        if cause.contradicts
+        else "",
+        f"<p>{text(cause.mechanism)}</p>",
+        _titled(t["changed"], bullets(map(text, cause.changed))),
+        _titled(t["claims"], bullets((_claim(c, t) for c in cause.claims), "claims")),
+        _titled(t["who_notices"], f"<p>{text(cause.impact)}</p>" if cause.impact else ""),
         _path(report.path, t),
+        _titled(t["certainty_why"], bullets(map(text, cause.certainty_why))),
         _rivals(cause, t),
-        f"<h3>{t['unknowns']}</h3>{bullets(map(text, cause.unknowns))}" if cause.unknowns else "",
+        _titled(t["unknowns"], bullets(map(text, cause.unknowns))),
+        _grounding(cause, t),
+        _model_use(report, t),
     ]
     return card(t["root_cause"], "".join(body))
+
+
+def _titled(title: str, body: str) -> str:
+    return f"<h3>{title}</h3>{body}" if body else ""
 
 
 def _confidence(cause: RootCause, t: Texts) -> str:
     tones = {"high": "high confidence", "medium": "medium", "low": "high", "inconclusive": "high"}
     note = f' <span class="muted">{text(cause.engine_note)}</span>' if cause.engine_note else ""
+    spoken = written_in(t, cause.language)
     return (
-        chip(tones[cause.confidence], f"{t['confidence']}: {cause.confidence}")
-        + f' <span class="muted">{t["engine"]}</span> <b>{text(cause.engine)}</b>{note}'
+        chip(tones[cause.confidence], confidence(t, cause))
+        + f' <span class="muted">{t["engine"]}</span> <b>{text(author(t, cause.engine))}</b>{note}'
+        + (f' <span class="muted">{spoken}</span>' if spoken else "")
     )
 
 
@@ -145,7 +165,42 @@ def _claim(claim: Claim, t: Texts) -> str:
     mark = f'<span class="tick" title="{t["verified"]}">✓</span>'
     if not claim.verified:
         mark = chip("warning", t["not_verified"]) + f' <span class="muted">{text(claim.complaint)}</span>'
-    return f"{text(claim.text)} {references(claim.evidence)} {mark}"
+    words = quotation(claim)
+    quoted = f' <span class="quote">“{text(words)}”</span>' if words else ""
+    doubted = "" if claim.verified else ' class="doubted"'
+    return f"<span{doubted}>{text(claim.text)}</span>{quoted} {references(claim.evidence)} {mark}"
+
+
+def _grounding(cause: RootCause, t: Texts) -> str:
+    """The grounding table, folded away while there is nothing in it to doubt."""
+    if not cause.checks:
+        return ""
+    opened = "" if all(c.verdict in HOLDS for c in cause.checks) else " open"
+    heads = "".join(f"<th>{t[k]}</th>" for k in ("what", "said_text", "evidence", "verdict_of"))
+    rows = "".join(_check(c, t) for c in cause.checks)
+    return (
+        f"<details{opened}><summary>{t['grounding']} ({grounded(t, cause)})</summary>"
+        f'<table class="grounding"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></details>'
+    )
+
+
+def _check(check: GroundingCheck, t: Texts) -> str:
+    tones = {"verified": "met", "repaired": "met", "not_verified": "warning", "dropped": "not_met"}
+    verdict = chip(tones[check.verdict], word(t, "check", check.verdict))
+    complaint = f'<small class="muted">{text(check.complaint)}</small>' if check.complaint else ""
+    return (
+        f"<tr><td>{word(t, 'about', check.about)}</td><td>{text(check.text)}{complaint}</td>"
+        f"<td>{references(check.evidence)}</td><td>{verdict}</td></tr>"
+    )
+
+
+def _model_use(report: Report, t: Texts) -> str:
+    """What the model was asked and what that cost, and where each call is; nothing where none was."""
+    if report.model_use is None:
+        return ""
+    link = f"/incidents/{text(report.incident_id)}/model-calls"
+    said = text(used(t, report.model_use))
+    return f'<p class="muted"><a href="{link}" target="_blank">{t["model_calls"]}</a>: {said}</p>'
 
 
 def _path(path: Sequence[Hop], t: Texts) -> str:
@@ -161,7 +216,7 @@ def _path(path: Sequence[Hop], t: Texts) -> str:
 
 
 def _checks(hop: Hop, t: Texts) -> str:
-    held = [name for name in ("structural", "statistical", "temporal") if getattr(hop, name)]
+    held = [t[name] for name in ("structural", "statistical", "temporal") if getattr(hop, name)]
     return ", ".join(held) or t["no_check"]
 
 
@@ -189,24 +244,32 @@ def evidence(report: Report, t: Texts) -> str:
     if not report.evidence:
         return ""
     charted = {f.id for f in report.charted[:MAX_CHARTS]}
-    rows = "".join(_finding(f, _chart(report, f, t, shown=f.id in charted), t) for f in report.evidence)
+    rows = [_finding(report, f, _chart(report, f, t, shown=f.id in charted), t) for f in report.evidence]
+    further = rows[MAX_OPEN:]
+    folded = f"<details><summary>{t['further'].format(len(further))}</summary>{_table(further)}</details>"
     more = f'<p class="muted">{t["unlisted"].format(report.unlisted)}</p>' if report.unlisted else ""
     digest = f'<p class="muted">{t["digest"]} <code>{text(report.evidence_digest)}</code></p>'
-    return card(t["evidence"], f'<table class="evidence"><tbody>{rows}</tbody></table>{more}{digest}')
+    return card(t["evidence"], _table(rows[:MAX_OPEN]) + (folded if further else "") + more + digest)
 
 
-def _finding(finding: Finding, drawn: str, t: Texts) -> str:
+def _table(rows: Sequence[str]) -> str:
+    return f'<table class="evidence"><tbody>{"".join(rows)}</tbody></table>'
+
+
+def _finding(report: Report, finding: Finding, drawn: str, t: Texts) -> str:
     values = ""
     if finding.observed is not None:
         values = (
             f'<small><span class="muted">{t["observed"]}</span> {number(finding.observed, finding.unit)} '
             f'<span class="muted">{t["baseline"]}</span> {number(finding.baseline, finding.unit)}</small>'
         )
+    asked = f'<p class="asked">{chip("running", t["asked"])} {text(finding.asked)}</p>' if finding.asked else ""
     return (
         f'<tr data-evidence="{text(finding.id)}"><th scope="row">{text(finding.id)}</th><td>'
         f"<b>{text(finding.component)}</b> {chip('calm', finding.kind)} <small>{moment(finding.at)}"
         f" {text(finding.source)} {outside(finding.link, t['open_source'])}</small>"
-        f"<p>{text(finding.summary)}</p>{values} {drawn}{excerpt(finding.excerpt)}</td></tr>"
+        f'{asked}<p title="{text(finding.summary)}">{text(told(report, finding))}</p>{values} {drawn}'
+        f"{excerpt(finding.excerpt)}</td></tr>"
     )
 
 
@@ -221,7 +284,7 @@ def _chart(report: Report, finding: Finding, t: Texts, *, shown: bool) -> str:
 def gaps(report: Report, t: Texts) -> str:
     """What could not be seen, why, and what would mend it."""
     rows = bullets(
-        f"{chip('warning', g.reason.replace('_', ' '))} <b>{text(g.source)}</b> {text(g.detail)}"
+        f"{chip('warning', word(t, 'gap', g.reason))} <b>{text(g.source)}</b> {text(g.detail)}"
         + (f' <span class="muted">{text(g.mend)}</span>' if g.mend else "")
         for g in report.gaps
     )

@@ -4,6 +4,7 @@ const goToEvidence = (event) => {
   const link = event.target.closest?.("[data-goto]");
   if (!link) return;
   const row = document.querySelector(`[data-evidence="${CSS.escape(link.dataset.goto)}"]`);
+  row?.closest("details")?.setAttribute("open", "");
   row?.scrollIntoView({ block: "center" });
   row?.animate([{ backgroundColor: "var(--accent-soft)" }, {}], 1500);
 };

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from app.console.markup import address, card, chip, moment, text
-from app.console.texts import TEXTS, Language, counted
+from app.console.texts import TEXTS, counted
 from app.db import Row
+from app.report_texts import word
 from app.security import Caller
+from graph.state import Language
 
 NAMES: dict[Language, str] = {"en": "English", "ko": "한국어"}
 
@@ -48,12 +50,13 @@ def _incident_row(row: Row, lang: Language, alerts: int) -> str:
     here = address(incident=row["id"], lang=lang)
     reason = f'<small class="muted">{text(row["status_reason"])}</small>' if row["status_reason"] else ""
     waits = row["status"] == "received" and row["admitted_at"] is None
-    status = chip("waiting", t["waiting"]) if waits else chip(row["status"])
+    status = chip("waiting", t["waiting"]) if waits else chip(row["status"], word(t, "status", row["status"]))
+    severity = chip(row["severity"], word(t, "severity", row["severity"]))
     known = " · ".join(filter(None, (text(row["id"]), counted(t, alerts, row["flaps"]))))
     return (
         f"<tr><td>{status}</td>"
         f'<td class="what"><a href="{here}">{text(row["title"])}</a><small class="muted">{known}</small>'
-        f"{reason}</td><td>{text(row['service'])}</td><td>{chip(row['severity'])}</td>"
+        f"{reason}</td><td>{text(row['service'])}</td><td>{severity}</td>"
         f"<td>{moment(row['occurred_at'])}</td><td>{text(row['opened_by'])}</td></tr>"
     )
 

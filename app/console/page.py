@@ -16,15 +16,16 @@ from app.console import actions, analysis, overview
 from app.console.gate import signed_in
 from app.console.markup import heading, notice
 from app.console.progress import Event
-from app.console.texts import TEXTS, Language, Texts, language
+from app.console.texts import TEXTS, language
 from app.desk import Conflict, NotAllowed, NotFound, Unusable
 from app.incidents import decide, investigate_now
 from app.report import Report
+from app.report_texts import Texts
 from app.security import Caller
 from app.store import incidents as store
 from app.store import ledger
 from app.wiring import Product
-from graph.state import Choice
+from graph.state import Choice, Language
 
 TICK_S = 0.5
 IDLE_TICK_S = 2.0  # while a person thinks, it waits for its turn, and while the database is away
@@ -35,7 +36,8 @@ Updates = dict[Any, Any]  # Gradio component -> its new value or properties
 OPEN_INCIDENT_JS = """(id) => {
   if (!id) return;
   const here = new URL(window.location);
-  here.search = new URLSearchParams({incident: id, lang: here.searchParams.get("lang") ?? "en"});
+  here.searchParams.delete("before");
+  here.searchParams.set("incident", id);
   window.location = here;
 }"""
 
@@ -186,7 +188,7 @@ class Page:
             if not service:
                 return {self.message: notice(visit.t["choose_service"])}
             try:
-                body = OpenIncident(service=service, occurred_at=parse_time(at), title=note or "")
+                body = OpenIncident(service=service, occurred_at=parse_time(at), title=note or "", language=visit.lang)
             except ValueError:
                 return {self.message: notice(visit.t["bad_time"])}
             opened = await open_incident(body, visit.product, caller, None)
@@ -200,13 +202,14 @@ class Page:
         async def review(visit: Visit, _: Caller) -> Updates:
             if not choice:
                 return {self.answer: notice(visit.t["choose_first"])}
-            report = await load_report(visit.product, visit.incident_id or "")
+            report = await load_report(visit.product, visit.incident_id or "", visit.lang)
             if report.plan_revision is None or report.plan_revision != shown.plan_revision:
                 return {self.answer: notice(visit.t["plan_changed"])}
-            words = {"hint": hint} if choice == "re_analyze" else {"note": hint}
+            words = {"hint": hint, "language": visit.lang} if choice == "re_analyze" else {"note": hint}
+            body = {"plan_revision": report.plan_revision, "choice": choice, **words}
             return {
                 self.answer: "",
-                self.reviewed: DecisionBody(plan_revision=report.plan_revision, choice=choice, **words),
+                self.reviewed: DecisionBody.model_validate(body),
                 self.confirmation: actions.confirmation(report, choice, hint, visit.t),
                 self.confirming: gr.update(visible=True),
                 self.decision: gr.update(visible=False),
@@ -228,6 +231,7 @@ class Page:
                 caller,
                 hint=reviewed.hint,
                 note=reviewed.note,
+                language=reviewed.language,
             )
             return self._undecided(form=False) | {self.answer: notice(visit.t["decided"], "good")}
 
@@ -271,7 +275,8 @@ class Page:
     def _asked(self, request: Request, caller: Caller | None) -> Visit:
         asked = request.query_params
         product: Product = self.app.state.product
-        return Visit(product, caller, asked.get("incident"), asked.get("before"), language(asked.get("lang")))
+        spoken = language(asked.get("lang"), product.settings.language)
+        return Visit(product, caller, asked.get("incident"), asked.get("before"), spoken)
 
     async def _visit(self, request: Request) -> Visit:
         return self._asked(request, await signed_in(self.app.state.product, request))
@@ -335,7 +340,7 @@ class Page:
             version, last_event = await _version(visit.product, incident_id, shown.last_event)
             if version == shown.version:
                 return {self.timer: gr.skip()}
-            incident = await _load(visit.product, incident_id, caller)
+            incident = await _load(visit.product, incident_id, caller, visit.lang)
         except NotFound:
             missing = notice(f"{visit.t['not_found']} {incident_id[:100]}", "bad")
             return {self.message: missing, self.timer: gr.Timer(active=False), self.shown: Shown("missing")}
@@ -393,8 +398,8 @@ async def _version(product: Product, incident_id: str, after: int) -> tuple[str,
     return f"{row['updated_at'].isoformat()} {last} {len(steps)} {finished} {held}", last
 
 
-async def _load(product: Product, incident_id: str, caller: Caller) -> Incident:
-    report = await load_report(product, incident_id)
+async def _load(product: Product, incident_id: str, caller: Caller, lang: Language) -> Incident:
+    report = await load_report(product, incident_id, lang)
     offered = await get_actions(incident_id, product, caller)
     async with product.pool.connection() as connection:
         events = await store.events(connection, incident_id)

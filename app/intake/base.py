@@ -28,7 +28,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from collectors.base import Change
 from graph.catalogue import Catalogue
-from graph.state import Alert
+from graph.state import Alert, Language
 
 OLDEST = timedelta(days=3650)  # no source keeps telemetry for so long: an older time is a mistake
 Headers = Mapping[str, str]  # names in lower case
@@ -82,6 +82,7 @@ class Parsed:
     jobs: tuple[Job, ...] = ()
     delivery_key: str | None = None  # the same for every re-send of one delivery; None: two never count as the same
     asked_by: str = ""  # a person who wants this very investigation: it is not merged into another
+    language: Language | None = None  # of its report, where that person named one
     left_out: str = ""  # what part of it could not be read, and why: it is a dead letter as well
     note: str = ""  # what to say of it, where it is more than what became of the alerts
     private: bool = False  # none of our business, such as people's talk in a channel: not stored at all

@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import JsonValue
 
 from app.intake.correlate import Correlation, Match, Subject, Topology, fit, resource_pairs
-from graph.state import Alert, Severity
+from graph.state import Alert, Language, Severity
 
 SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "info")  # in the order they are looked at
 UNDECIDED = ("received", "collecting", "analyzing", "planning", "awaiting_decision")
@@ -63,6 +63,7 @@ class Case:
     follows: str | None = None  # the incident that the same alert had before
     alert: Alert | None = None  # of a new one: the graph's input
     asked_by: str = ""
+    language: Language | None = None  # of its report; None: the setting's
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,8 @@
-"""What waits to be investigated, what runs, and what was spent. Functions never commit."""
+"""What waits to be investigated, and what runs. Functions never commit."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 
 from app.db import Connection, Row
 
@@ -21,10 +20,9 @@ class State:
 
     running: int  # investigations under way; no more than were asked for are counted
     silences: bool  # whether any is in force, or holds an incident
-    dollars: Decimal  # spent on the model since midnight UTC
 
 
-NOTHING_RUNS = State(0, False, Decimal(0))
+NOTHING_RUNS = State(0, False)
 
 
 async def state(connection: Connection, now: datetime, at_once: int) -> State:
@@ -37,10 +35,7 @@ async def state(connection: Connection, now: datetime, at_once: int) -> State:
                 where status = any(%(investigating)s) and closed_at is null and admitted_at is not null
                 limit %(at_once)s) r) as running,
             exists (select 1 from silence where starts_at <= %(now)s and ends_at > %(now)s)
-                or exists (select 1 from incident where held_by is not null and closed_at is null) as silences,
-            (select coalesce(sum((data->>'dollars')::numeric), 0) from event
-             where kind = 'usage'
-               and recorded_at >= date_trunc('day', now() at time zone 'UTC') at time zone 'UTC') as dollars
+                or exists (select 1 from incident where held_by is not null and closed_at is null) as silences
         """,
         {"investigating": list(INVESTIGATING), "now": now, "at_once": at_once},
     )
@@ -94,14 +89,6 @@ async def say_why(
             "exhausted": exhausted,
             "crowded": crowded,
         },
-    )
-
-
-async def say_to_all(connection: Connection, now: datetime, reason: str) -> None:
-    """Why nothing that waits may begin."""
-    await connection.execute(
-        f"update incident set status_reason = %(reason)s where {WAITING} and status_reason <> %(reason)s".encode(),  # noqa: S608
-        {"reason": reason, "now": now},
     )
 
 

@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from app.db import Connection, Row
 from app.intake.triage import Case, Cycle, Happening
 from collectors.base import Change
-from graph.state import Alert
+from graph.state import Alert, Language
 
 TRIAGE_LOCK = 4_242_002  # held by whoever places alerts: two at once could open two incidents of one fault
 KEPT_HEADERS = ("content-type", "user-agent", "x-request-id")  # never one that may carry a secret
@@ -346,22 +346,26 @@ async def save_cycles(connection: Connection, cycles: Sequence[Cycle]) -> None:
     )
 
 
-async def insert_incidents(connection: Connection, opened: Sequence[Case], environment: str, waits: str = "") -> None:
-    """New incidents; one whose recovery came first is closed already. ``waits``: why the others cannot begin."""
+async def insert_incidents(
+    connection: Connection, opened: Sequence[Case], environment: str, waits: str = "", *, language: Language = "en"
+) -> None:
+    """New incidents; one whose recovery came first is closed already. ``waits``: why the others cannot begin;
+    ``language``: of their reports, where nobody asked for another.
+    """
     await connection.execute(
         """insert into incident (id, service, title, severity, source, environment, occurred_at, alert, opened_by,
-               asked_by, follows, status, status_reason, recovered, closed_at)
+               asked_by, follows, language, status, status_reason, recovered, closed_at)
            select id, service, title, severity, source, environment, occurred_at, alert::jsonb, opened_by, asked_by,
-               follows, case when over then 'closed' else 'received' end,
+               follows, language, case when over then 'closed' else 'received' end,
                case when over then 'recovered by itself' else waits end, over, case when over then clock_timestamp() end
            from json_to_recordset(%s::json) as new (id text, service text, title text, severity text, source text,
                environment text, occurred_at timestamptz, alert text, opened_by text, asked_by text, follows text,
-               over bool, waits text)""",
-        (json.dumps([_incident(case, case.alert, environment) | {"waits": waits} for case in opened if case.alert]),),
+               language text, over bool, waits text)""",
+        (json.dumps([_incident(c, c.alert, environment, language) | {"waits": waits} for c in opened if c.alert]),),
     )
 
 
-def _incident(case: Case, alert: Alert, environment: str) -> dict[str, JsonValue]:
+def _incident(case: Case, alert: Alert, environment: str, language: Language) -> dict[str, JsonValue]:
     return {
         "id": case.id,
         "service": alert.service,
@@ -374,6 +378,7 @@ def _incident(case: Case, alert: Alert, environment: str) -> dict[str, JsonValue
         "opened_by": case.asked_by or alert.source,
         "asked_by": case.asked_by,
         "follows": case.follows,
+        "language": case.language or language,
         "over": case.closed,
     }
 

@@ -14,7 +14,7 @@ from graph.state import Decision
 CLOSED = ("resolved", "closed", "needs_attention")
 SUMMARY = (
     "id, service, title, severity, source, environment, occurred_at, status, status_reason, round,"
-    " opened_by, opened_at, updated_at, closed_at, flaps, follows, admitted_at, held_until"
+    " opened_by, opened_at, updated_at, closed_at, flaps, follows, admitted_at, held_until, language"
 )
 
 
@@ -241,11 +241,16 @@ async def analyses(connection: Connection, incident_id: str) -> list[Row]:
 
 
 async def insert_decision(connection: Connection, incident_id: str, decision: Decision) -> bool:
-    """The first decision on a plan revision; False if there is one already."""
+    """The first decision on a plan revision; False if there is one already. Its language is the incident's from now."""
     row = await _one(
         connection,
-        """insert into decision (incident_id, plan_revision, choice, hint, note, decided_by, at)
-           values (%s, %s, %s, %s, %s, %s, %s) on conflict do nothing returning choice""",
+        """with made as (
+               insert into decision (incident_id, plan_revision, choice, hint, note, decided_by, at, language)
+               values (%s, %s, %s, %s, %s, %s, %s, %s) on conflict do nothing returning incident_id, language),
+           spoken as (
+               update incident set language = made.language from made
+               where incident.id = made.incident_id and made.language is not null)
+           select incident_id from made""",
         incident_id,
         decision.plan_revision,
         decision.choice,
@@ -253,6 +258,7 @@ async def insert_decision(connection: Connection, incident_id: str, decision: De
         decision.note,
         decision.by,
         decision.at,
+        decision.language,
     )
     return row is not None
 
@@ -261,7 +267,7 @@ async def decisions(connection: Connection, incident_id: str) -> list[Row]:
     """All decisions, oldest first."""
     return await _all(
         connection,
-        """select plan_revision, choice, hint, note, decided_by as by, at from decision
+        """select plan_revision, choice, hint, note, decided_by as by, at, language from decision
            where incident_id = %s order by at""",
         incident_id,
     )

@@ -147,8 +147,8 @@ class PostgresSnapshots:
             row = await (
                 await connection.execute(
                     """select sha256, body from snapshot
-                       where incident_id = %s and round = %s and source = %s and widened = %s""",
-                    (key.incident_id, key.round_, key.source, key.widened),
+                       where incident_id = %s and round = %s and source = %s and widened = %s and read = %s""",
+                    (key.incident_id, key.round_, key.source, key.widened, key.read),
                 )
             ).fetchone()
         if row is None:
@@ -165,11 +165,11 @@ class PostgresSnapshots:
                 await save_edges(connection, pairs)
             row = await (
                 await connection.execute(
-                    """insert into snapshot (incident_id, round, source, widened, sha256, body)
-                       values (%s, %s, %s, %s, %s, %s)
-                       on conflict (incident_id, round, widened, source) do update set source = excluded.source
+                    """insert into snapshot (incident_id, round, source, widened, read, sha256, body)
+                       values (%s, %s, %s, %s, %s, %s, %s)
+                       on conflict (incident_id, round, widened, source, read) do update set source = excluded.source
                        returning sha256""",
-                    (key.incident_id, key.round_, key.source, key.widened, digest, body),
+                    (key.incident_id, key.round_, key.source, key.widened, key.read, digest, body),
                 )
             ).fetchone()
         assert row is not None
@@ -181,7 +181,8 @@ async def latest_looks(connection: Connection, incident_id: str, round_: int) ->
     """What is known of each source in a round, as its evidence was made of it."""
     rows = await (
         await connection.execute(
-            "select source, widened, body from snapshot where incident_id = %s and round = %s order by source",
+            """select source, widened, body from snapshot
+               where incident_id = %s and round = %s and read = '' order by source""",
             (incident_id, round_),
         )
     ).fetchall()
@@ -192,6 +193,17 @@ async def latest_looks(connection: Connection, incident_id: str, round_: int) ->
     if not second:
         return list(first.values())
     return together(list(first.values()), [second.get(name, Telemetry(source=name)) for name in first])
+
+
+async def read_for_analysts(connection: Connection, incident_id: str, round_: int, source: str) -> list[Telemetry]:
+    """What a source answered to an analyst's questions in a round."""
+    rows = await (
+        await connection.execute(
+            "select body from snapshot where incident_id = %s and round = %s and source = %s and read <> ''",
+            (incident_id, round_, source),
+        )
+    ).fetchall()
+    return [await on_thread(_unpacked, row["body"]) for row in rows]
 
 
 def _is_name(text: str) -> bool:

@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
+from typing import Literal
 
 import boto3
 from botocore.config import Config
@@ -31,11 +32,23 @@ from pydantic import Field
 from collectors._budget import SourceSettings, env
 from collectors._http import checked, clock_check
 from collectors._jobs import Job, Part
+from collectors._questions import target_of, words_of
 from collectors._source import Source
 from collectors.aws import alarms, changes, cloudwatch, ecs, logs_insights, xray
 from collectors.aws._calls import Clients, allowed, call
 from collectors.aws.sessions import session_for
-from collectors.base import Check, Clock, Declared, Scope, Series, SeriesRef, Telemetry, Window
+from collectors.base import (
+    Check,
+    Clock,
+    Declared,
+    LogsRead,
+    Scope,
+    Series,
+    SeriesRef,
+    Telemetry,
+    TraceRead,
+    Window,
+)
 
 SIDE_BY_SIDE = 6
 
@@ -110,6 +123,17 @@ class AwsCollector(Source[Settings]):
         if counts:
             found += await logs_insights.measure(self._clients, self._clock, part, counts, window)
         return found
+
+    @property
+    def reads(self) -> frozenset[Literal["logs", "trace"]]:
+        """Logs of what the catalogue ties to log groups, and traces of X-Ray."""
+        return frozenset(("logs", "trace"))
+
+    def _answer(self, question: LogsRead | TraceRead, scope: Scope) -> tuple[str, Job]:
+        if isinstance(question, TraceRead):
+            return xray.find(self._clients, self._clock, scope, question.trace_id)
+        target = target_of(question.component, scope)
+        return logs_insights.find(self._clients, self._clock, scope, target, words_of(question))
 
     async def check(self) -> list[Check]:
         """Credentials, clock, and each IAM action by its cheapest read."""

@@ -26,6 +26,7 @@ from collectors._budget import SourceSettings
 from collectors._http import checked
 from collectors._jobs import Job, Part
 from collectors._logs import MAX_MESSAGE
+from collectors._questions import NotDeclared
 from collectors._windows import concatenated, joined, whole_periods
 from collectors.aws._calls import Asked, Clients, allowed, call, console, on_thread
 from collectors.base import (
@@ -66,6 +67,7 @@ RESERVE_S = 0.5  # before time is up, for the last answer to arrive
 STOP_S = 0.4  # a job that is cancelled has half a second
 MOST_ROWS = 10_000  # of a page
 LIMITS = {"onset": 1000, "problems": 500, "rest": 500}  # rows per target and window
+FOUND_ROWS, FOUND_BEFORE_ROWS = 200, 50  # that answer a question: the counts tell how many there are
 PAGES = 20  # of FilterLogEvents, which may be empty
 CHEAP_BYTES = 1e9  # scanned by the counts: then seasonal windows are counted too
 LARGE_BYTES = 1e10  # scanned by one query: told
@@ -77,6 +79,7 @@ _WORDS = ("error", "exception", "fail", "timeout", "timed out", "fatal", "panic"
 _PROBLEM = f"/(?i)({'|'.join(_WORDS)})/"
 _FOUND = ", ".join(f'strcontains(tolower(@message), "{word}")' for word in _WORDS)
 _COUNTS = f"stats count(*) as lines, sum(greatest({_FOUND})) as problems by bin(1m) as minute | limit {MOST_ROWS}"
+_LINES = f"stats count(*) as lines by bin(1m) as minute | limit {MOST_ROWS}"
 _FIELDS = "fields @timestamp, @message, @logStream, @log"
 # FilterLogEvents is case-sensitive and has no «or» but this
 _TERMS = " ".join(f"?{form}" for word in _WORDS if " " not in word for form in (word, word.title(), word.upper()))
@@ -264,6 +267,12 @@ def jobs(clients: Clients, clock: Clock, scope: Scope) -> Iterator[tuple[str, Jo
             yield f"log groups of {target.service}", _Reading(insights, clock, scope, target).read
 
 
+def find(clients: Clients, clock: Clock, scope: Scope, target: Target, words: str) -> tuple[str, Job]:
+    """The job that reads the target's lines that hold the words."""
+    reading = _Reading(Insights(clients.logs), clock, scope, target)
+    return f"log groups of {target.service}", partial(reading.find, words)
+
+
 class _Reading:
     """One target's log groups, once."""
 
@@ -289,6 +298,22 @@ class _Reading:
         known = counts if counts and counts.whole else None
         await asyncio.gather(*(_told(part, step) for step in self._steps(part, known)))
 
+    async def find(self, words: str, part: Part) -> None:
+        """The lines that hold the words, in any case: all are counted, the first ones are read. Raises CollectorError.
+
+        NotDeclared where the catalogue knows no log group of the target.
+        """
+        if not self._groups:
+            raise NotDeclared(f"the catalogue names no log group of {self._target.service}")
+        holds = f"filter strcontains(tolower(@message), {quoted(words.lower())}) = 1"
+        text = f"{holds}\n| {_LINES}"
+        counts = await self._total(part, text)
+        part.keep([counts.series(self._ref(LOG_LINES, text))] if counts.by_minute else [])
+        limits = {self._scope.incident: FOUND_ROWS, **dict.fromkeys(self._scope.baseline, FOUND_BEFORE_ROWS)}
+        for window, rows in limits.items():
+            if not counts.whole or counts.rest(window):
+                await self._keep(part, [holds], window, rows)
+
     def _steps(self, part: Part, counts: "_Counts | None") -> Iterator[Awaitable[None]]:
         incident = self._scope.incident
         for window in (incident, *self._scope.baseline[:1]):
@@ -302,24 +327,29 @@ class _Reading:
 
     # --- counts ---
 
-    async def _counts(self, part: Part) -> "_Counts":
-        """Counts by minute as series, over the groups that exist. Raises CollectorError: UnknownGroup if none does."""
+    async def _total(self, part: Part, text: str) -> "_Counts":
+        """Counts by minute over the groups that exist. Raises CollectorError: UnknownGroup if none does."""
         try:
-            return await self._counted(part)
+            return await self._counted(part, text)
         except UnknownGroup:
             self._groups = await self._existing(part)
             if not self._groups:
                 raise
-            return await self._counted(part)
+            return await self._counted(part, text)
 
-    async def _counted(self, part: Part) -> "_Counts":
+    async def _counted(self, part: Part, text: str) -> "_Counts":
         windows = joined((self._scope.incident, *self._scope.baseline))
-        found = [await _count(self._insights, part, self._groups, w, self._clock) for w in windows]
+        found = [await _count(self._insights, part, self._groups, w, self._clock, text) for w in windows]
         total = _Counts({minute: counts for one in found for minute, counts in one.by_minute.items()})
         total.scanned_bytes = sum(one.scanned_bytes for one in found)
         total.whole = all(one.whole for one in found)
+        return total
+
+    async def _counts(self, part: Part) -> "_Counts":
+        """As ``_total``, of all lines and of problems; kept as series."""
+        total = await self._total(part, _COUNTS)
         if any(lines for lines, _ in total.by_minute.values()):
-            part.keep(total.series(ref) for ref in self._refs())
+            part.keep(total.series(self._ref(metric, _COUNTS)) for metric in (LOG_ERRORS, LOG_LINES))
         elif total.whole:
             part.gap(
                 GapReason.EMPTY,
@@ -331,21 +361,15 @@ class _Reading:
     async def _seasonal(self, part: Part) -> None:
         """The same hours of other days, joined to the series that are kept already."""
         for window in self._scope.seasonal:
-            counts = await _count(self._insights, part, self._groups, window, self._clock)
+            counts = await _count(self._insights, part, self._groups, window, self._clock, _COUNTS)
             if counts.by_minute:
                 part.series[:] = [concatenated([counts.series(one.ref), one]) for one in part.series]
 
-    def _refs(self) -> Iterator[SeriesRef]:
-        query = _CountQuery(log_groups=self._groups, query=_COUNTS).model_dump_json()
-        for metric in (LOG_ERRORS, LOG_LINES):
-            yield SeriesRef(
-                source=SOURCE,
-                component=self._target.service,
-                metric=metric,
-                statistic="sum",
-                unit="lines",
-                query=query,
-            )
+    def _ref(self, metric: str, text: str) -> SeriesRef:
+        query = _CountQuery(log_groups=self._groups, query=text).model_dump_json()
+        return SeriesRef(
+            source=SOURCE, component=self._target.service, metric=metric, statistic="sum", unit="lines", query=query
+        )
 
     async def _existing(self, part: Part) -> tuple[str, ...]:
         """Those of the log groups that exist; the others are told."""
@@ -545,10 +569,12 @@ class _Counts:
         return Series(ref=ref, epoch_s=minutes, values=tuple(self.by_minute[minute][column] for minute in minutes))
 
 
-async def _count(insights: Insights, part: Part, groups: Sequence[str], window: Window, clock: Clock) -> _Counts:
+async def _count(
+    insights: Insights, part: Part, groups: Sequence[str], window: Window, clock: Clock, text: str
+) -> _Counts:
     """Whole minutes up to now; one without a row had no lines, if the answer is understood whole."""
     whole = whole_periods(Window(start=window.start, end=max(min(window.end, clock.now()), window.start)), PERIOD_S)
-    answer = await insights.ask(part, Search(tuple(groups), _COUNTS, whole))
+    answer = await insights.ask(part, Search(tuple(groups), text, whole))
     first, last = int(whole.start.timestamp()), int(whole.end.timestamp())
     counts: dict[float, tuple[float, float]] = {}
     malformed = 0
@@ -563,7 +589,7 @@ async def _count(insights: Insights, part: Part, groups: Sequence[str], window: 
             malformed += 1
         elif first <= minute < last:  # the last second that is asked for belongs to the next minute
             counts[minute] = lines, problems
-    _tell_malformed(part, malformed, _COUNTS)
+    _tell_malformed(part, malformed, text)
     if answer.truncated or malformed:
         return _Counts(counts, answer.scanned_bytes, whole=False)
     silent = {float(minute): (0.0, 0.0) for minute in range(first, last, PERIOD_S)}
@@ -586,7 +612,7 @@ async def measure(
             query = _CountQuery.model_validate_json(text)
         except ValidationError:
             raise CollectorError(f"this is no count of log lines: {text[:200]}") from None
-        counts = await _count(insights, part, query.log_groups, window, clock)
+        counts = await _count(insights, part, query.log_groups, window, clock, query.query)
         found += [counts.series(ref) for ref in refs if ref.query == text and counts.by_minute]
     return found
 

@@ -25,6 +25,7 @@ from collectors._budget import SourceSettings
 from collectors._callees import by_aws_type
 from collectors._jobs import Job, Part
 from collectors._otlp import attributes, exception, kind_of
+from collectors._questions import NotHere
 from collectors.aws._calls import Asked, Clients, allowed, call, console
 from collectors.aws.logs_insights import Insights, Search, UnknownGroup, quoted, w3c_trace_id
 from collectors.base import (
@@ -66,6 +67,7 @@ ERROR_LENGTH = 200
 NOTICEABLE = 0.01  # more requests failing than before
 FEW = 3  # failed requests: fewer may be chance
 _FAILED = {"FAILED", "CANCELLED", "TIMEOUT"}
+_TRACE_ID = re.compile(r"(?:1-)?([0-9a-f]{8})-?([0-9a-f]{24})")
 
 
 class _Plan(NamedTuple):
@@ -166,6 +168,14 @@ def jobs(clients: Clients, clock: Clock, scope: Scope) -> Iterator[tuple[str, Jo
         yield "X-Ray service graph", reading.graph
     for target in ours:
         yield f"X-Ray traces of {target.service}", partial(reading.traces, target)
+
+
+def find(clients: Clients, clock: Clock, scope: Scope, trace_id: str) -> tuple[str, Job]:
+    """The job that reads one trace, whose id X-Ray or OpenTelemetry wrote. Raises NotHere: the id is neither's."""
+    found = _TRACE_ID.fullmatch(trace_id)
+    if found is None:
+        raise NotHere(f"{trace_id}: X-Ray's trace ids are 32 hexadecimal digits, the first 8 of them a time")
+    return f"X-Ray trace {trace_id}", partial(_Reading(clients, clock, scope).trace, f"1-{found[1]}-{found[2]}")
 
 
 def _of_aws(target: Target) -> bool:
@@ -271,6 +281,25 @@ class _Reading:
         """Whether X-Ray is used at all, as far as its graph, which is asked for first, could be read."""
         await self._graph_read.wait()
         return self._in_use
+
+    async def trace(self, trace_id: str, part: Part) -> None:
+        """The spans of one trace, wherever AWS keeps them. Raises CollectorError: NotHere if it has none."""
+        windows = (self._scope.incident, *self._scope.baseline)
+        whole = Window(start=min(w.start for w in windows), end=max(w.end for w in windows))
+        asked, tally = Asked(f"BatchGetTraces {trace_id}", whole, kind="traces"), _Tally()
+        for read in (self._batch, self._retrieved, self._logged):
+            try:
+                await read(part, whole, [trace_id], tally)
+            except NotFound:
+                continue  # no such retrieval, no such log group: Transaction Search is off
+            except CollectorError as error:
+                part.fail(error)
+            if part.spans:
+                break
+        else:
+            raise NotHere(f"X-Ray has no spans of trace {trace_id}")
+        asked.note(part, len(part.spans), truncated=bool(tally.cut))
+        tally.tell(part, self._scope.service)
 
     async def _window(self, part: Part, target: Target, window: Window) -> bool:
         """Whether X-Ray has any trace of the service."""

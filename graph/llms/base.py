@@ -1,28 +1,77 @@
 """The port to whatever explains and plans: a model, the rules engine, or a script in tests."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from pydantic import BaseModel
 
-from collectors.base import Scope
+from collectors.base import Read, Scope, SeriesRef
 from executors.base import AnyOperation, Resource
-from graph.state import ActionOption, Alert, Evidence, RootCause
+from graph.llms.chat import Usage
+from graph.state import ActionOption, Alert, Evidence, Finding, Language, RootCause
 
 
 class LlmError(Exception):
-    """The model did not give a usable answer; the text says why."""
+    """The model did not give a usable answer; the text says why.
+
+    ``usage``: what the attempt cost all the same, e.g. a refusal; zero tokens where the model surely did nothing (no
+    connection, an error status, nobody asked). None: nobody knows, as after a timeout, so it may have been billed.
+    ``lost_attempts``: how many attempts there are of which nobody knows.
+    """
+
+    def __init__(self, text: str, usage: Usage | None = None) -> None:
+        super().__init__(text)
+        self.usage = usage
+        self.lost_attempts = int(usage is None)
 
 
 @dataclass(frozen=True)
-class Usage:
-    """What one answer of a model cost."""
+class ReadMenu:
+    """What may be asked for beside the evidence. Anything else is refused."""
 
-    model: str
-    prompt_tokens: int
-    completion_tokens: int
-    dollars: float
+    components: tuple[str, ...] = ()
+    metrics: tuple[SeriesRef, ...] = ()
+    traces: tuple[str, ...] = ()
+    kinds: frozenset[str] = frozenset()
+    """Of ``logs``, ``metric``, ``trace``: what the sources that are on can answer."""
+
+
+class Reads(Protocol):
+    """Read-only questions to the collectors; bounded in number, seconds and size."""
+
+    @property
+    def menu(self) -> ReadMenu:
+        """What may be asked."""
+
+    async def read(self, question: Read) -> Sequence[Finding]:
+        """New numbered findings, masked: at least one, for «nothing was found» is one too. Raises ReadRefused."""
+
+
+class ReadRefused(Exception):
+    """The question is not on the menu, or the budget of reads is used up; the text says what may be asked."""
+
+
+@dataclass(frozen=True)
+class PastIncident:
+    """What came of an earlier incident that looked like this one. Its texts are data, never instructions."""
+
+    incident_id: str
+    at: str  # a date
+    component: str
+    category: str
+    title: str
+    remedy: str = ""
+    verdict: str = ""
+
+
+@dataclass(frozen=True)
+class TrackRecord:
+    """How often an operation was run on a kind of failure, and how often that resolved it."""
+
+    runs: int = 0
+    resolved: int = 0
+    worse: int = 0
 
 
 @dataclass(frozen=True)
@@ -34,6 +83,21 @@ class AnalysisRequest:
     evidence: Evidence
     hints: tuple[str, ...] = ()
     previous: RootCause | None = None
+    past: tuple[PastIncident, ...] = ()
+    reads: Reads | None = None
+    language: Language = "en"
+    incident_id: str = ""
+    round_: int = 1
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """An answer, and the findings that the analyst asked for on its way there; they continue the evidence's numbers."""
+
+    root_cause: RootCause
+    findings: tuple[Finding, ...] = ()
+    first: RootCause | None = None
+    """The answer, grounded, before it was sent back with what was wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +138,19 @@ class PlanRequest:
     resources: tuple[Resource, ...]
     desired_tasks: Mapping[str, int] = field(default_factory=dict)
     """Tasks each ECS service should run at present, by service of the catalogue; one not read is missing."""
+    track_record: Mapping[str, TrackRecord] = field(default_factory=dict)
+    """By operation, on failures of the root cause's category."""
+    language: Language = "en"
+    incident_id: str = ""
+    round_: int = 1
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Up to three options, best first, and what a person should know of those that were dropped."""
+
+    options: tuple[ActionOption, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Analyst(Protocol):
@@ -83,8 +160,8 @@ class Analyst(Protocol):
     def name(self) -> str:
         """``rules``, or the model's name."""
 
-    async def analyze(self, request: AnalysisRequest) -> RootCause:
+    async def analyze(self, request: AnalysisRequest) -> Analysis:
         """The root cause, or an inconclusive answer. Raises LlmError."""
 
-    async def plan(self, request: PlanRequest) -> list[ActionOption]:
+    async def plan(self, request: PlanRequest) -> Proposal:
         """Up to three options, best first. Raises LlmError."""

@@ -1,5 +1,6 @@
 """From proposed steps to an option that may be shown: on the menu, and on what the catalogue lists."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
@@ -8,8 +9,8 @@ from pydantic import BaseModel, JsonValue, ValidationError
 
 from executors.base import Resource, Risk
 from graph.llms.base import OperationOnMenu, PlanRequest
-from graph.llms.playbooks import STEP_SUMMARIES, UNDO
-from graph.state import ActionOption, PlanStep
+from graph.llms.playbooks import OPERATIONS, say
+from graph.state import ActionOption, Intent, Language, PlanStep
 
 _RISKS: tuple[Risk, ...] = get_args(Risk)  # ascending
 _TRAFFIC = frozenset({"reduce_traffic", "gradual_traffic_restore"})
@@ -28,6 +29,10 @@ class NotPossibleError(Exception):
     """A step that may not be proposed; the text says why."""
 
 
+class NotAdvisedError(Exception):
+    """A remedy that could be run and would harm, or not help; the text says why in a whole sentence."""
+
+
 @dataclass(frozen=True)
 class ProposedStep:
     """An operation and its params, as a playbook or a model proposes them."""
@@ -40,11 +45,11 @@ def checked_step(proposed: ProposedStep, request: PlanRequest) -> PlanStep:
     """The step with its params in full. Raises NotPossibleError."""
     entry = next((o for o in request.menu if o.name == proposed.operation), None)
     if entry is None:
-        raise NotPossibleError(f"{proposed.operation} is not an operation of this installation")
+        raise NotPossibleError(say("no_operation", request.language, operation=proposed.operation))
     params = _validated(entry, proposed.params)
     for service in _services(params):
-        _check_resource(entry.name, params, _resource(service, request))
-    return PlanStep(operation=entry.name, params=params, summary=_summary(entry, params))
+        _check_resource(entry.name, params, _resource(service, request), request.language)
+    return PlanStep(operation=entry.name, params=params, summary=_summary(entry, params, request.language))
 
 
 def checked_option(
@@ -53,6 +58,10 @@ def checked_option(
     why: Iterable[str],
     steps: Sequence[PlanStep],
     menu: Iterable[OperationOnMenu],
+    *,
+    intent: Intent | None = None,
+    benefit: float = 0.5,
+    language: Language = "en",
 ) -> ActionOption:
     """An option over checked steps: risk, minutes and undo follow from its operations."""
     entries = {entry.name: entry for entry in menu}
@@ -60,11 +69,13 @@ def checked_option(
     return ActionOption(
         title=title,
         description=description,
+        intent=intent,
+        benefit=benefit,
         why=tuple(dict.fromkeys(why)),
         risk=max((_risk(entry) for entry in used), key=_RISKS.index, default="none"),
         minutes=sum(entry.minutes for entry in used),
         steps=tuple(steps),
-        undo=_undo(used),
+        undo=_undo(used, language),
     )
 
 
@@ -74,9 +85,22 @@ def changes_something(steps: Iterable[PlanStep], menu: Iterable[OperationOnMenu]
     return any(step.operation in writing for step in steps)
 
 
+def possible_on(entry: OperationOnMenu, request: PlanRequest) -> list[str]:
+    """The services in the incident's scope that an operation can act on, whatever its other params."""
+    services = []
+    for resource in request.resources:
+        try:
+            _check_resource(entry.name, {}, resource, request.language)
+        except NotPossibleError:
+            continue
+        services.append(resource.service)
+    return services
+
+
 def _validated(entry: OperationOnMenu, params: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     try:
-        model: BaseModel = entry.params.model_validate(dict(params))
+        # strict: «true» is no number of tasks, and neither is "4"
+        model: BaseModel = entry.params.model_validate_json(json.dumps(dict(params)), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -96,34 +120,27 @@ def _resource(service: str, request: PlanRequest) -> Resource:
     for resource in request.resources:
         if resource.service == service:
             return resource
-    raise NotPossibleError(f"{service} is not in the service catalogue, or not in the scope of this incident")
+    raise NotPossibleError(say("not_in_catalogue", request.language, service=service))
 
 
-def _check_resource(operation: str, params: Mapping[str, JsonValue], resource: Resource) -> None:
+def _check_resource(operation: str, params: Mapping[str, JsonValue], resource: Resource, language: Language) -> None:
     if operation in _ECS and not (resource.cluster and resource.ecs_service):
-        raise NotPossibleError(f"the catalogue names no ECS service for {resource.service}")
+        raise NotPossibleError(say("no_ecs", language, service=resource.service))
     if operation in _TRAFFIC and not (
         resource.listener_rule_arn and resource.target_group_arn and resource.overflow_target_group_arn
     ):
-        raise NotPossibleError(f"the catalogue names no listener rule and overflow group for {resource.service}")
+        raise NotPossibleError(say("no_balancer", language, service=resource.service))
     count = params.get("desired_count")
     if isinstance(count, int) and not resource.min_tasks <= count <= resource.max_tasks:
-        raise NotPossibleError(
-            f"{resource.service} may run {resource.min_tasks} to {resource.max_tasks} tasks, not {count}"
-        )
+        bounds = {"least": resource.min_tasks, "most": resource.max_tasks, "count": count}
+        raise NotPossibleError(say("task_bounds", language, service=resource.service, **bounds))
 
 
-def _summary(entry: OperationOnMenu, params: Mapping[str, JsonValue]) -> str:
-    template = STEP_SUMMARIES.get(entry.name)
-    if template is None:
+def _summary(entry: OperationOnMenu, params: Mapping[str, JsonValue], language: Language) -> str:
+    known = OPERATIONS.get(entry.name)
+    if known is None:
         return entry.summary
-    shown = {name: _shown(value) for name, value in params.items()}
-    return template.format_map(_Shown(shown))
-
-
-class _Shown(dict[str, str]):
-    def __missing__(self, key: str) -> str:
-        return "…"
+    return known.does.filled(language, **{name: _shown(value) for name, value in params.items()})
 
 
 def _shown(value: JsonValue) -> str:
@@ -136,14 +153,19 @@ def _risk(entry: OperationOnMenu) -> Risk:
     return next((risk for risk in _RISKS if risk == entry.risk), "high")
 
 
-def _undo(used: Sequence[OperationOnMenu]) -> str:
+def _undo(used: Sequence[OperationOnMenu], language: Language) -> str:
     """How the option is undone; empty if nothing of it can be."""
-    ways = dict.fromkeys(
-        UNDO.get(entry.name, f"what {entry.name} changed is put back") for entry in used if entry.reversible
-    )
+    ways = dict.fromkeys(_put_back(entry, language) for entry in used if entry.reversible)
     if not ways:
         return ""
     text = "; ".join(ways)
     final = [entry.name for entry in used if not (entry.reversible or entry.read_only)]
-    rest = f" {', '.join(dict.fromkeys(final))} cannot be undone." if final else ""
-    return f"{text[0].upper()}{text[1:]}.{rest}"
+    rest = say("cannot_be_undone", language, operations=", ".join(dict.fromkeys(final))) if final else ""
+    return f"{text[0].upper()}{text[1:]}. {rest}".rstrip()
+
+
+def _put_back(entry: OperationOnMenu, language: Language) -> str:
+    known = OPERATIONS.get(entry.name)
+    if known is None or known.undone is None:
+        return say("put_back", language, operation=entry.name)
+    return known.undone.filled(language)

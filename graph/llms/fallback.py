@@ -1,8 +1,11 @@
 """A model with the rules engine behind it: whatever the model does, there is an answer, marked with its engine."""
 
-from graph.grounding import ground, known_components
-from graph.llms.base import AnalysisRequest, Analyst, LlmError, PlanRequest
-from graph.state import ActionOption, RootCause
+from dataclasses import replace
+
+from collectors._jobs import on_thread
+from graph.grounding import extended, ground, known_components
+from graph.llms.base import Analysis, AnalysisRequest, Analyst, LlmError, PlanRequest, Proposal
+from graph.state import RootCause
 
 
 class FallbackAnalyst:
@@ -16,34 +19,38 @@ class FallbackAnalyst:
         """The primary's name; who really answered stands in the answer."""
         return self._primary.name
 
-    async def analyze(self, request: AnalysisRequest) -> RootCause:
+    async def analyze(self, request: AnalysisRequest) -> Analysis:
         """The primary's root cause, or the rules engine's with ``engine_note`` saying why."""
         try:
             answer = await self._primary.analyze(request)
         except LlmError as error:
             return await self._rules_cause(request, str(error))
-        grounded = ground(answer, request.evidence, known_components(request.scope, request.evidence))
-        if _holds_nothing(answer, grounded):
+        evidence = extended(request.evidence, answer.findings)
+        grounded = await on_thread(ground, answer.root_cause, evidence, known_components(request.scope, evidence))
+        if _holds_nothing(answer.root_cause, grounded):
             return await self._rules_cause(request, f"{self.name} said nothing that the evidence supports")
         return answer
 
-    async def plan(self, request: PlanRequest) -> list[ActionOption]:
+    async def plan(self, request: PlanRequest) -> Proposal:
         """The primary's options, or the rules engine's with ``engine_note`` saying why."""
         try:
-            options = await self._primary.plan(request)
+            proposal = await self._primary.plan(request)
         except LlmError as error:
             return await self._rules_options(request, str(error))
-        if not options:
-            return await self._rules_options(request, f"{self.name} proposed no action")
-        return options
+        if not proposal.options:
+            return await self._rules_options(request, f"{self.name} proposed no action", proposal.notes)
+        return proposal
 
-    async def _rules_cause(self, request: AnalysisRequest, reason: str) -> RootCause:
+    async def _rules_cause(self, request: AnalysisRequest, reason: str) -> Analysis:
         answer = await self._rules.analyze(request)
-        return answer.model_copy(update={"engine": self._rules.name, "engine_note": _note(reason)})
-
-    async def _rules_options(self, request: PlanRequest, reason: str) -> list[ActionOption]:
         marks = {"engine": self._rules.name, "engine_note": _note(reason)}
-        return [option.model_copy(update=marks) for option in await self._rules.plan(request)]
+        return replace(answer, root_cause=answer.root_cause.model_copy(update=marks))
+
+    async def _rules_options(self, request: PlanRequest, reason: str, notes: tuple[str, ...] = ()) -> Proposal:
+        marks = {"engine": self._rules.name, "engine_note": _note(reason)}
+        proposal = await self._rules.plan(request)
+        options = tuple(option.model_copy(update=marks) for option in proposal.options)
+        return Proposal(options, (*notes, *proposal.notes))
 
 
 def _note(reason: str) -> str:

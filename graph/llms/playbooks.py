@@ -1,21 +1,32 @@
 """Playbooks as data: by what a kind of failure is known, how it works, and what helps against it.
 
-``graph/llms/rules.py`` reads them. Texts take ``{component}``, the component at fault, and ``{service}``, the
-service a remedy acts on. They hold no numbers: every number shown comes from the evidence.
+``graph/playbooks/categories`` holds one file for each category, ``remedies.yml`` the ways to act that they name,
+``conditions.yml`` what decides whether one helps or harms, and ``operations.yml`` what each operation does in words.
+All is checked as it is loaded. Texts take ``{component}``, the component at fault, and ``{service}``, the one a remedy
+acts on. They hold no numbers: every number shown comes from the evidence.
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Literal
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import JsonValue
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, field_validator
 
-from graph.state import FindingKind
+from graph.llms.korean import Word
+from graph.state import FindingKind, Intent, Language
 
+FOLDER = Path(__file__).parents[1] / "playbooks"
 TWICE_THE_TASKS = "twice the desired tasks"
 """Stands for a desired count that depends on how many tasks there are now."""
+ComponentKind = Literal["service", "database", "cache", "queue", "external"]
+
+
+class PlaybookError(ValueError):
+    """A file of playbooks cannot be used; the text names the file, the place in it, and what is wrong."""
 
 
 class Category(StrEnum):
@@ -32,345 +43,216 @@ class Category(StrEnum):
     UNHEALTHY_TASKS = "unhealthy_tasks"
     CODE_FAULT = "code_fault"
     MISSING_CALLS = "missing_calls"
+    DEPENDENCY_OUTAGE = "dependency_outage"
+    DATABASE_DEGRADATION = "database_degradation"
+    CACHE_FAILURE = "cache_failure"
+    QUEUE_BACKLOG = "queue_backlog"
+    CONCURRENCY_LIMIT = "concurrency_limit"
+    DISK_FULL = "disk_full"
+    NETWORK_FAULT = "network_fault"
+    EXPIRED_CERTIFICATE = "expired_certificate"
+    DNS_FAILURE = "dns_failure"
+    LLM_PROVIDER_OUTAGE = "llm_provider_outage"
+    PROMPT_REGRESSION = "prompt_regression"
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True)
-class Symptom:
-    """What one finding may show. ``rose``, ``fell``: factors on the baseline; ``at_least``: a share of 1."""
+class Data(BaseModel):
+    """What a file holds; a key that is not known is a mistake."""
 
-    words: re.Pattern[str]
-    weight: float
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Text(Data):
+    """The same said in each language, with ``{names}`` to fill in; Korean particles as ``{name:이/가}``."""
+
+    en: str
+    ko: str
+
+    def filled(self, language: Language, **names: object) -> str:
+        """In that language, with the names in their places."""
+        template = self.ko if language == "ko" else self.en
+        return template.format_map({name: Word(value) for name, value in names.items()})
+
+
+class Sign(Data):
+    """What one finding may show. All that is given must hold."""
+
+    because: str = Field(description="Why it shows that")
+    words: tuple[str, ...] = Field(min_length=1, description="Regular expressions in any case, one of which occurs")
+    but_not: tuple[str, ...] = Field(default=(), description="None of which may occur")
     kinds: tuple[FindingKind, ...] = ()
-    but_not: re.Pattern[str] | None = None
-    rose: float | None = None
-    fell: float | None = None
-    at_least: float | None = None
+    of: tuple[ComponentKind, ...] = Field(default=(), description="What the suspect must be")
+    rose: float | None = Field(default=None, gt=0, description="At least this factor on the baseline, if there is one")
+    fell: float | None = Field(default=None, gt=0, description="At most this factor on the baseline")
+    at_least: float | None = Field(default=None, gt=0, description="A share of 1 that is reached")
+
+    @field_validator("words", "but_not")
+    @classmethod
+    def _compiles(cls, words: tuple[str, ...]) -> tuple[str, ...]:
+        for word in words:
+            try:
+                re.compile(word)
+            except re.error as error:
+                raise ValueError(f"{word!r} is no regular expression: {error}") from None
+        return words
+
+    @cached_property
+    def _words(self) -> re.Pattern[str]:
+        return re.compile("|".join(self.words), re.IGNORECASE)
+
+    @cached_property
+    def _but_not(self) -> re.Pattern[str] | None:
+        return re.compile("|".join(self.but_not), re.IGNORECASE) if self.but_not else None
+
+    def said_in(self, text: str) -> bool:
+        """Whether the text has one of the words, and none of those that it may not have."""
+        return self._words.search(text) is not None and not (self._but_not and self._but_not.search(text))
 
 
-@dataclass(frozen=True)
-class Step:
+class Symptom(Sign):
+    """A sign of one kind of failure."""
+
+    weight: float = Field(
+        gt=0,
+        le=7,
+        description="6: only this failure says so; 4: typical of it; 2: others show it too; 1: no more than a hint",
+    )
+
+
+Condition = Literal[
+    "deployed_shortly_before",
+    "deployed_before",
+    "configured",
+    "surge",
+    "holds_data",
+    "waits_for_other",
+    "starts_fail",
+    "overloaded",
+    "connections_used_up",
+    "stuck",
+    "failing_over",
+    "over_limit",
+]
+"""What decides whether a remedy helps against this failure, or harms; ``conditions.yml`` says how each is known."""
+
+
+class Known(Data):
+    """How a condition is known, and what a person is told where it speaks against a remedy."""
+
+    seen_on: Literal["service", "both"] = Field(
+        default="service", description="Where its signs are looked for: what is acted on, or the component at fault too"
+    )
+    told: Text
+    signs: tuple[Sign, ...] = ()
+
+
+class Step(Data):
     """One operation of a remedy; ``service`` is filled in. An optional one may be left out."""
 
     operation: str
-    params: Mapping[str, JsonValue] = field(default_factory=dict)
+    params: Mapping[str, JsonValue] = Field(default_factory=dict)
     optional: bool = False
 
 
-@dataclass(frozen=True)
-class Remedy:
+class Remedy(Data):
     """One way to act: on the failing component itself, or on the caller that must spare it."""
 
-    title: str
-    description: str
-    steps: tuple[Step, ...]
+    title: Text
+    description: Text
+    steps: tuple[Step, ...] = Field(min_length=1)
     acts_on: Literal["component", "caller"] = "component"
+    unless: tuple[Condition, ...] = Field(default=(), description="Any of which makes it do harm, whatever fails")
 
 
-@dataclass(frozen=True)
-class Playbook:
-    """One kind of failure; of its remedies, best first, the first three that are possible are proposed."""
+class Use(Data):
+    """What a remedy is to one kind of failure."""
 
-    title: str
-    mechanism: str
+    remedy: str
+    because: str = Field(min_length=1, description="By what mechanism it helps against this failure")
+    intent: Intent
+    benefit: float = Field(ge=0, le=1, description="How much of the trouble it should take away")
+    needs: tuple[Condition, ...] = Field(default=(), description="All of which it needs to be of use")
+    unless: tuple[Condition, ...] = Field(default=(), description="Any of which makes it useless or harmful")
+
+
+ByChange = Literal["never", "configuration_naming_it", "naming_it", "just_before", "any"]
+"""Which change of the component, shortly before the trouble, is the better explanation of it: none (it has a reason
+outside), one that names what fails, one right before, or any."""
+
+
+class Playbook(Data):
+    """One kind of failure."""
+
+    title: Text
+    mechanism: Text
+    explained_by_change: ByChange
     symptoms: tuple[Symptom, ...] = ()
-    remedies: tuple[Remedy, ...] = ()
+    questions: tuple[Text, ...] = Field(default=(), description="What a person looks at by hand")
+    remedies: tuple[Use, ...] = ()
 
 
-def _words(*alternatives: str) -> re.Pattern[str]:
-    return re.compile("|".join(alternatives), re.IGNORECASE)
+class Told(Data):
+    """An operation in words; without ``undone`` what it changes is told to be put back, or not, by its menu entry."""
+
+    does: Text
+    undone: Text | None = None
 
 
-_CHECK = Step("check_ecs_health", optional=True)
+# --- loading ----------------------------------------------------------------------------------------------
 
-SHED_AND_RESTART = Remedy(
-    title="Shed load, restart {service}, let traffic back in steps",
-    description=(
-        "Sends most callers of {service} to the overflow page, restarts its tasks while it is quiet so that "
-        "they start clean, then raises the traffic step by step. Until then the others see that page."
-    ),
-    steps=(
-        Step("reduce_traffic", {"keep_percent": 40}),
-        Step("restart_ecs_task"),
-        _CHECK,
-        Step("gradual_traffic_restore", {"steps_percent": [50, 75, 100], "pause_s": 60}),
-    ),
-)
-RESTART = Remedy(
-    title="Restart the tasks of {service}",
-    description=(
-        "Replaces the tasks of {service} one after the other; stuck connections and memory are released. "
-        "Under unchanged load the trouble may come back."
-    ),
-    steps=(Step("restart_ecs_task"), _CHECK),
-)
-SCALE_OUT = Remedy(
-    title="Scale {service} out to {tasks} tasks",
-    description=(
-        "Starts more tasks of {service}, so that each carries less. "
-        "What they share, such as a database, gets more connections."
-    ),
-    steps=(Step("scale_ecs_service", {"desired_count": TWICE_THE_TASKS}), _CHECK),
-)
-ROLL_BACK = Remedy(
-    title="Roll {service} back to the version before",
-    description=(
-        "Puts {service} back on the task definition that ran before. What the new version brought is gone "
-        "until it is deployed again; migrations of data are not undone."
-    ),
-    steps=(Step("rollback_ecs_service"), _CHECK),
-)
-LIMIT_DAMAGE = Remedy(
-    title="Send half of the traffic away from {service}",
-    description=(
-        "Half of the callers of {service} see the overflow page, the other half gets more room. "
-        "It buys time; it does not mend the cause."
-    ),
-    steps=(Step("reduce_traffic", {"keep_percent": 50}),),
-)
-SPARE_DEPENDENCY = Remedy(
-    title="Send half of the traffic away from {service}, to spare {component}",
-    description=(
-        "Half of the callers of {service} see the overflow page, so that {service} asks less of {component} "
-        "and the calls that are let through succeed. It buys time; it does not mend {component}."
-    ),
-    steps=(Step("reduce_traffic", {"keep_percent": 50}),),
-    acts_on="caller",
-)
 
-PLAYBOOKS: Mapping[Category, Playbook] = {
-    Category.CONNECTION_POOL_EXHAUSTION: Playbook(
-        title="Connection pool of {component} exhausted",
-        mechanism=(
-            "Requests to {component} wait for a free connection of its pool; "
-            "those that wait too long fail, and the queue keeps the pool full."
-        ),
-        symptoms=(
-            Symptom(
-                _words(
-                    r"(?<![a-z])pool(?![a-z])",
-                    r"hikari",
-                    r"connections?[._ ](?:active|pending|in[_ ]?use|used|waiting)",
-                    r"(?:pending|open|max)[._ ]connections?",
-                    r"too many connections",
-                    r"connection is not available",
-                ),
-                3,
-            ),
-            Symptom(
-                _words(
-                    r"pool.{0,40}exhaust",
-                    r"exhaust.{0,40}pool",
-                    r"connection is not available",
-                    r"too many connections",
-                ),
-                2,
-            ),
-            Symptom(_words(r"tim(?:ed|e)[ -]?out"), 1),
-        ),
-        remedies=(SHED_AND_RESTART, RESTART, SCALE_OUT, SPARE_DEPENDENCY),
-    ),
-    Category.MEMORY_EXHAUSTION: Playbook(
-        title="{component} ran out of memory",
-        mechanism=(
-            "{component} uses more memory than it may; "
-            "it slows down collecting garbage or is killed, and its requests fail."
-        ),
-        symptoms=(
-            Symptom(
-                _words(
-                    r"out ?of ?memory",
-                    r"\boom",
-                    r"heap space",
-                    r"gc overhead",
-                    r"exit (?:code|status) 137",
-                    r"cannot allocate memory",
-                ),
-                4,
-            ),
-            Symptom(_words(r"memory", r"heap", r"\brss\b"), 2, kinds=("metric",), rose=1.1),
-        ),
-        remedies=(RESTART, SCALE_OUT, LIMIT_DAMAGE),
-    ),
-    Category.RATE_LIMITED_DEPENDENCY: Playbook(
-        title="{component} refuses calls beyond its rate limit",
-        mechanism=(
-            "More calls are made to {component} than its limit allows; it refuses the rest, and retries add to them."
-        ),
-        symptoms=(
-            Symptom(
-                _words(r"\b429\b", r"rate[ _-]?limit", r"too ?many ?requests", r"throttl", r"quota exceeded"),
-                4,
-                but_not=_words(r"cpu"),
-            ),
-        ),
-        remedies=(SPARE_DEPENDENCY, LIMIT_DAMAGE),
-    ),
-    Category.CPU_SATURATION: Playbook(
-        title="{component} is short of CPU",
-        mechanism="{component} has more work than CPU; requests queue, and the slowest time out.",
-        symptoms=(
-            Symptom(_words(r"cpu"), 3, kinds=("metric", "status"), at_least=0.7),
-            Symptom(_words(r"cpu.{0,20}throttl", r"throttl.{0,20}cpu", r"load average", r"thread starvation"), 2),
-        ),
-        remedies=(SCALE_OUT, LIMIT_DAMAGE, RESTART, SPARE_DEPENDENCY),
-    ),
-    Category.SLOW_DEPENDENCY: Playbook(
-        title="{component} is slow to answer its callers",
-        mechanism="Calls to {component} take longer than before; its callers wait, and time out.",
-        symptoms=(
-            Symptom(
-                _words(
-                    r"read timed out",
-                    r"sockettimeout",
-                    r"gateway time-?out",
-                    r"deadline exceeded",
-                    r"upstream",
-                    r"\b504\b",
-                ),
-                2,
-            ),
-            Symptom(
-                _words(
-                    r"latency",
-                    r"duration",
-                    r"response ?time",
-                    r"slow",
-                    r"\bp\d\d\b",
-                    r"\btook\b",
-                    r"ms passed between",
-                ),
-                1.5,
-                rose=1.2,
-            ),
-            Symptom(_words(r"tim(?:ed|e)[ -]?out"), 0.5),
-        ),
-        remedies=(SPARE_DEPENDENCY, RESTART, SCALE_OUT, LIMIT_DAMAGE),
-    ),
-    Category.TRAFFIC_SURGE: Playbook(
-        title="{component} is overloaded",
-        mechanism="More requests reach {component} than it can serve; they queue, and all become slow.",
-        symptoms=(
-            Symptom(
-                _words(r"requests?", r"\bhits\b", r"traffic", r"throughput", r"\b[rq]ps\b", r"req/s"),
-                2,
-                kinds=("metric",),
-                but_not=_words(
-                    r"error",
-                    r"fail",
-                    r"[45]xx",
-                    r"latency",
-                    r"duration",
-                    r"response ?time",
-                    r"tim(?:ed|e)[ -]?out",
-                    r"queue",
-                    r"pending",
-                    r"exception",
-                    r"slow",
-                    r"\bp\d\d\b",
-                    r" in (?:ns|us|µs|ms|s|%|percent|\w*seconds?)$",
-                ),
-                rose=1.5,
-            ),
-        ),
-        remedies=(SHED_AND_RESTART, RESTART, SCALE_OUT, SPARE_DEPENDENCY),
-    ),
-    Category.UNHEALTHY_TASKS: Playbook(
-        title="Tasks of {component} are unhealthy",
-        mechanism="Fewer tasks of {component} serve than should; the rest carry their load, or nobody does.",
-        symptoms=(
-            Symptom(_words(r"health", r"running", r"\btasks?\b", r"hosts?\b"), 4, kinds=("status",)),
-            Symptom(_words(r"healthy.{0,12}hosts?", r"running.{0,8}tasks?"), 3, kinds=("metric",), fell=0.99),
-            Symptom(
-                _words(
-                    r"health ?check",
-                    r"task (?:stopped|failed)",
-                    r"essential container",
-                    r"crashloop",
-                    r"connection refused",
-                    r"unhealthy",
-                ),
-                2,
-                kinds=("log", "trace"),
-            ),
-        ),
-        remedies=(RESTART, ROLL_BACK, SCALE_OUT),
-    ),
-    Category.CODE_FAULT: Playbook(
-        title="{component} fails in its own code",
-        mechanism="Requests reach code of {component} that throws, and fail there.",
-        symptoms=(
-            Symptom(
-                _words(
-                    r"exception",
-                    r"traceback",
-                    r"\b(?:Type|Key|Value|Attribute|Index|Reference)Error",
-                    r"\bpanic",
-                    r"segmentation fault",
-                    r"unhandled",
-                    r"assert(?:ion)?\b",
-                ),
-                2,
-                kinds=("log", "trace"),
-            ),
-            Symptom(_words(r"failed with"), 1, kinds=("trace",)),
-        ),
-        remedies=(RESTART, LIMIT_DAMAGE),
-    ),
-    Category.MISSING_CALLS: Playbook(
-        title="{component} no longer makes calls it used to make",
-        mechanism="Work that {component} used to do or pass on is left undone, without an error of its own.",
-        symptoms=(
-            Symptom(
-                _words(
-                    r"missing",
-                    r"no longer",
-                    r"absent",
-                    r"disappear",
-                    r"not (?:called|reached|followed)",
-                    r"without its",
-                    r"” straight to “",
-                ),
-                1.5,
-                kinds=("log", "trace", "topology"),
-            ),
-            Symptom(
-                _words(r"requests?", r"\bhits\b", r"calls?", r"throughput", r"\b[rq]ps\b"),
-                1,
-                kinds=("metric", "trace"),
-                fell=0.5,
-            ),
-        ),
-        remedies=(RESTART,),
-    ),
-    Category.BAD_DEPLOY: Playbook(
-        title="A deploy broke {component}",
-        mechanism="{component} was deployed shortly before it began to fail: the version is what changed.",
-        remedies=(ROLL_BACK, RESTART, LIMIT_DAMAGE),
-    ),
-    Category.BAD_CONFIGURATION: Playbook(
-        title="A configuration change broke {component}",
-        mechanism="The configuration of {component} was changed shortly before it began to fail.",
-        remedies=(ROLL_BACK, LIMIT_DAMAGE),
-    ),
-    Category.UNKNOWN: Playbook(
-        title="{component} behaves unlike before",
-        mechanism=("{component} departs from its baseline more than what it calls explains, and matches no playbook."),
-    ),
-}
+T = TypeVar("T")
 
-STEP_SUMMARIES: Mapping[str, str] = {
-    "check_ecs_health": "Check that the tasks of {service} are healthy",
-    "restart_ecs_task": "Restart the tasks of {service}, one after the other",
-    "restart_all_services": "Restart the tasks of {services}",
-    "reduce_traffic": "Keep {keep_percent} % of the traffic of {service}, send the rest to the overflow page",
-    "gradual_traffic_restore": "Raise the traffic of {service} to {steps_percent} %, {pause_s} s apart",
-    "scale_ecs_service": "Run {desired_count} tasks of {service}",
-    "rollback_ecs_service": "Put {service} back on the task definition before",
-}
-UNDO: Mapping[str, str] = {
-    "reduce_traffic": "the traffic goes back to the weights of before",
-    "gradual_traffic_restore": "the traffic goes back to the weights of before",
-    "scale_ecs_service": "the desired number of tasks is put back",
-    "rollback_ecs_service": "the service is put back on the task definition it runs now",
-}
+
+def playbooks_in(folder: Path, known: Mapping[str, Remedy]) -> dict[Category, Playbook]:
+    """Every category's playbook. Raises PlaybookError."""
+    found: dict[Category, Playbook] = {}
+    for category in Category:
+        path = folder / f"{category.value}.yml"
+        found[category] = playbook = _read(path, Playbook)
+        unknown = [use.remedy for use in playbook.remedies if use.remedy not in known]
+        if unknown:
+            raise PlaybookError(f"{path.name}: remedies: {', '.join(unknown)} is not in remedies.yml")
+    strangers = sorted({path.stem for path in folder.glob("*.yml")} - {category.value for category in Category})
+    if strangers:
+        raise PlaybookError(f"{strangers[0]}.yml: there is no such category")
+    return found
+
+
+def _read(path: Path, kind: type[T]) -> T:
+    """One file as the type that it is to hold."""
+    adapter: TypeAdapter[T] = TypeAdapter(kind)
+    try:
+        return adapter.validate_python(yaml.safe_load(path.read_text("utf-8")))
+    except OSError as error:
+        raise PlaybookError(f"{path.name}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise PlaybookError(f"{path.name}: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise PlaybookError(f"{path.name}: {where}: {first['msg']}") from None
+
+
+NAME = Annotated[str, Field(pattern=r"^[a-z_]+$")]
+CONDITIONS: Mapping[Condition, Known] = _read(FOLDER / "conditions.yml", dict[Condition, Known])
+REMEDIES: Mapping[str, Remedy] = _read(FOLDER / "remedies.yml", dict[NAME, Remedy])
+OPERATIONS: Mapping[str, Told] = _read(FOLDER / "operations.yml", dict[NAME, Told])
+PHRASES: Mapping[str, Text] = _read(FOLDER / "phrases.yml", dict[NAME, Text])
+PLAYBOOKS: Mapping[Category, Playbook] = playbooks_in(FOLDER / "categories", REMEDIES)
+
+
+def known_category(name: str) -> Category:
+    """The category of that name; ``unknown`` if there is none."""
+    return Category(name) if name in set(Category) else Category.UNKNOWN
+
+
+def say(phrase: str, language: Language, **names: object) -> str:
+    """A sentence of ``phrases.yml``."""
+    return PHRASES[phrase].filled(language, **names)
+
+
+def joined(sentences: Sequence[str]) -> str:
+    """Sentences one after the other, without those that are empty."""
+    return " ".join(sentence for sentence in sentences if sentence)

@@ -1,39 +1,68 @@
 """The rules engine: explains and plans from playbooks, with no LLM. Deterministic.
 
-It names the first suspect of the ranking, finds the playbook whose symptoms the suspect's findings show, and
-says what the findings say. Every claim it makes is a finding's own sentence, or follows from two of them.
+It names the first suspect of the ranking, or the one that a person's hint points to and evidence speaks for, finds
+the playbook whose symptoms the suspect's findings show, and says what the findings say. Every claim it makes is a
+finding's own sentence, or follows from two of them.
 """
 
-from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from executors.base import Resource
-from graph.llms.base import AnalysisRequest, PlanRequest
+from graph.grounding import extended
+from graph.llms.base import Analysis, AnalysisRequest, PlanRequest, Proposal, ReadRefused
 from graph.llms.checked import (
+    NotAdvisedError,
     NotPossibleError,
     ProposedStep,
     changes_something,
     checked_option,
     checked_step,
 )
+from graph.llms.conditions import Circumstances
+from graph.llms.diagnosis import Diagnosis, dependency, diagnose, is_error, own_findings
+from graph.llms.hints import MAX_QUESTIONS, Steering, questions, steering
 from graph.llms.playbooks import (
+    CONDITIONS,
     PLAYBOOKS,
+    REMEDIES,
     TWICE_THE_TASKS,
     Category,
+    Condition,
     Remedy,
     Step,
-    Symptom,
+    Use,
+    joined,
+    known_category,
+    say,
 )
-from graph.state import ActionOption, Claim, Evidence, Finding, PlanStep, Rival, RootCause, Suspect
+from graph.llms.preference import ordered
+from graph.llms.sentences import told
+from graph.ranking.deviation import quantity
+from graph.state import (
+    ActionOption,
+    Claim,
+    Evidence,
+    Finding,
+    ImpactFigure,
+    Language,
+    PlanStep,
+    Rival,
+    RootCause,
+    Suspect,
+)
 
-_MIN_SCORE = 0.15  # of evidence that was frozen before it held an assessment
-_MIN_SYMPTOMS = 1.0
-_CHANGE_BEFORE = timedelta(minutes=30)  # a change older than this is no longer «just before»
-_BUCKET = timedelta(minutes=1)  # onsets are known to the minute, so a change may seem to come after
+_MIN_SCORE = 0.15  # of evidence that was frozen before it held an assessment, and of who is left after a ruling-out
 _MAX_CLAIMS = 5
 _MAX_RIVALS = 3
-_SURGE = PLAYBOOKS[Category.TRAFFIC_SURGE].symptoms
+_MAX_OF_SECOND = 2  # claims on a second cause
+_MAX_FIGURES = 3
+_MAX_QUESTIONS = 2
+_MAX_NOTES = 3
+_CONTEXT = frozenset({"change", "knowledge", "topology"})  # what is no trouble that was seen in the component itself
 
 
 class RulesAnalyst:
@@ -41,328 +70,481 @@ class RulesAnalyst:
 
     name = "rules"
 
-    async def analyze(self, request: AnalysisRequest) -> RootCause:
+    async def analyze(self, request: AnalysisRequest) -> Analysis:
         """The first suspect explained, or an inconclusive answer if nothing stands out."""
-        return explain(request.evidence, service=request.scope.service)
+        asked = await _asked(request)
+        answer = explain(
+            extended(request.evidence, asked),
+            request.scope.service,
+            hints=request.hints,
+            previous=request.previous,
+            language=request.language,
+        )
+        return Analysis(answer, asked)
 
-    async def plan(self, request: PlanRequest) -> list[ActionOption]:
-        """The playbook's remedies, as far as menu and catalogue allow them."""
-        if request.root_cause.component is None:
-            return []
-        remedies = PLAYBOOKS[_known_category(request.root_cause.category)].remedies
-        options = (_option(remedy, request) for remedy in remedies)
-        return [option for option in options if option is not None][:3]
+    async def plan(self, request: PlanRequest) -> Proposal:
+        """The playbook's remedies that menu and catalogue allow, best first; where none is, what to look at."""
+        return propose(request)
 
 
 # --- analysis ---------------------------------------------------------------------------------------------
 
 
-def explain(evidence: Evidence, service: str) -> RootCause:
-    """What the findings show of the first suspect; ``service`` is the one alerted on."""
-    suspect = evidence.suspects[0] if evidence.suspects else None
-    if suspect is None or _abstains(evidence, suspect):
-        return _inconclusive(evidence, service)
-    own = _own_findings(suspect, evidence)
-    if not own:
-        return _inconclusive(evidence, service)
-    surge = _surge(evidence)
-    change = _breaking_change(own, surge)
-    category = _category(own, change)
-    spoken = _telling(own, category, change)
-    playbook, names = PLAYBOOKS[category], {"component": suspect.component}
-    under_surge = surge is not None and category not in {Category.BAD_DEPLOY, Category.TRAFFIC_SURGE}
-    title = playbook.title.format_map(names) + (" under a traffic surge" if under_surge else "")
-    quoted = [f"{_sentence(f)} [{f.id}]." for f in (spoken if surge in spoken or not surge else [surge, *spoken])]
-    return RootCause(
-        component=suspect.component,
-        category=category.value,
-        title=title,
-        mechanism=" ".join([playbook.mechanism.format_map(names), *quoted[:4], *_spread(suspect)]),
-        claims=_claims(spoken, surge, change),
-        path=suspect.path,
-        rivals=(*_changes_not_blamed(own, change, surge), *_rivals(evidence)),
-        unknowns=(*_no_spread(suspect), *_unknowns(evidence)),
-        confidence=_confidence(evidence, own, category),
-        engine="rules",
-    )
+async def _asked(request: AnalysisRequest) -> tuple[Finding, ...]:
+    """What the sources answer to the questions in people's hints."""
+    if request.reads is None:
+        return ()
+    suspects = [suspect.component for suspect in request.evidence.suspects] or [request.scope.service]
+    found: dict[str, Finding] = {}
+    for question in questions(request.hints, request.reads.menu, suspects):
+        with suppress(ReadRefused):  # the words are none that can be searched for, or time is up
+            found |= {finding.id: finding for finding in await request.reads.read(question)}
+    return tuple(found.values())
 
 
-def _abstains(evidence: Evidence, suspect: Suspect) -> bool:
-    return evidence.assessment.abstains if evidence.assessment else suspect.score < _MIN_SCORE
+def explain(
+    evidence: Evidence,
+    service: str,
+    *,
+    hints: Sequence[str] = (),
+    previous: RootCause | None = None,
+    language: Language = "en",
+) -> RootCause:
+    """What the findings show of the suspect to be believed; ``service`` is the one alerted on.
+
+    ``previous`` is the answer that a person asked to think over, ``hints`` what they said to it, the last one last.
+    """
+    steered = steering(hints, _seen(evidence))
+    in_vain = tuple(f for f in evidence.findings if f.asked and not _shows_change(f))
+    telling = evidence.model_copy(update={"findings": tuple(f for f in evidence.findings if f not in in_vain)})
+    case = _Case(telling, service, steered, language, in_vain)
+    answer = case.explained()
+    if previous is not None and _same(answer, previous):
+        again = say("rejected_before", language)
+        answer = answer.model_copy(update={"mechanism": joined([answer.mechanism, again])})
+    return answer
 
 
-def _inconclusive(evidence: Evidence, service: str) -> RootCause:
-    strongest = evidence.findings[:3]
-    what = "What was found is too weak to name a cause." if strongest else "Nothing departs from normal."
-    what = f"{what} {evidence.assessment.why}" if evidence.assessment else what
-    return RootCause(
-        component=None,
-        category=Category.UNKNOWN.value,
-        title=f"No root cause found for {service}",
-        mechanism=what,
-        claims=tuple(Claim(text=f"{_sentence(f)}.", evidence=(f.id,)) for f in strongest),
-        rivals=tuple(_rival(s, evidence, "Its score is too low to tell it from noise.") for s in _ranked(evidence)),
-        unknowns=_unknowns(evidence),
-        confidence="inconclusive",
-        engine="rules",
-    )
+def _seen(evidence: Evidence) -> set[str]:
+    """Every component that the evidence is about, or that it knows to be called."""
+    about = {*(s.component for s in evidence.suspects), *(f.component for f in evidence.findings)}
+    return about.union(end for edge in evidence.edges for end in (edge.caller, edge.callee))
 
 
-def _own_findings(suspect: Suspect, evidence: Evidence) -> list[Finding]:
-    """The findings that speak for the suspect, and all others about it, most informative first."""
-    return [f for f in evidence.findings if f.id in suspect.findings or f.component == suspect.component]
+def _shows_change(finding: Finding) -> bool:
+    """Whether what was asked for departs from before; log lines that nothing can be compared with do."""
+    return finding.effect > 0 or (finding.kind == "log" and finding.baseline is None and bool(finding.observed))
 
 
-def _category(own: Sequence[Finding], change: Finding | None) -> Category:
-    if change is not None:
-        return Category.BAD_DEPLOY if _is_deploy(change) else Category.BAD_CONFIGURATION
-    weights = {category: _weight(category, own) for category in PLAYBOOKS}
-    best = max(weights, key=lambda category: weights[category])  # the first of equals: the table's order
-    return best if weights[best] >= _MIN_SYMPTOMS else Category.UNKNOWN
+def _same(answer: RootCause, previous: RootCause) -> bool:
+    return (answer.component, answer.category) == (previous.component, previous.category)
 
 
-def _weight(category: Category, findings: Sequence[Finding]) -> float:
-    """How much of the playbook's symptoms the findings show; a symptom seen twice counts once."""
-    symptoms = PLAYBOOKS[category].symptoms
-    return sum(s.weight for s in symptoms if any(shows(finding, s) for finding in findings))
+@dataclass(frozen=True)
+class _Case:
+    """One incident, to be told in one language."""
+
+    evidence: Evidence
+    service: str
+    steered: Steering
+    language: Language
+    in_vain: tuple[Finding, ...] = ()
+    """What was asked for and shows no change; it is not in ``evidence``, so that it speaks for nothing."""
+
+    def explained(self) -> RootCause:
+        suspect = self.suspect
+        if suspect is None or not self._believed(suspect):
+            return self._inconclusive()
+        found = diagnose(suspect, self.evidence)
+        if not found.own:
+            return self._inconclusive()
+        second = self._second_cause(suspect)
+        beside = diagnose(second, self.evidence) if second else None
+        spoken = _telling(found)
+        return RootCause(
+            component=suspect.component,
+            category=found.category.value,
+            title=self._title(suspect, found, second, beside),
+            mechanism=self._mechanism(suspect, found, spoken, second, beside),
+            claims=self._with_answers([*self._claims(spoken, found), *self._claims_of_second(beside)]),
+            path=suspect.path,
+            rivals=(*self._changes_not_blamed(found), *self._rivals(suspect)),
+            unknowns=(
+                *self._no_spread(suspect),
+                *self._hints_without_evidence(),
+                *self._asked_in_vain(),
+                *self._to_settle(suspect, found),
+            ),
+            impact=self._impact(suspect),
+            confidence="medium" if self._plain(suspect, found) else "low",
+            language=self.language,
+            engine="rules",
+        )
+
+    # --- which suspect ---
+
+    @cached_property
+    def _left(self) -> list[Suspect]:
+        """The suspects that nobody ruled out, in the ranking's order."""
+        return [s for s in self.evidence.suspects if s.component not in self.steered.ruled_out]
+
+    @cached_property
+    def suspect(self) -> Suspect | None:
+        """The one that a hint names and evidence speaks for; else the first, or the one that its failure is about."""
+        by_name = {s.component: s for s in self._left}
+        hinted = (by_name[name] for name in self.steered.named if name in by_name)
+        first = self._dependency or (self._left[0] if self._left else None)
+        return next((s for s in hinted if self._speaks_for(s)), first)
+
+    @cached_property
+    def _dependency(self) -> Suspect | None:
+        """The suspect that the first one calls and that its failure is about, if it is of that kind."""
+        return dependency(self._left[0], self._left[1:], self.evidence) if self._left else None
+
+    def _speaks_for(self, suspect: Suspect) -> bool:
+        """Whether trouble was seen in the suspect itself."""
+        return any(f.kind not in _CONTEXT for f in own_findings(suspect, self.evidence))
+
+    def _believed(self, suspect: Suspect) -> bool:
+        """Whether to name the suspect: where ranking abstains, only if a person points to it and evidence agrees."""
+        if suspect.component in self.steered.named and self._speaks_for(suspect):
+            return True
+        assessment = self.evidence.assessment
+        ranked = self._left[0] if suspect is self._dependency else suspect
+        if assessment is None or ranked is not self.evidence.suspects[0]:
+            return suspect.score >= _MIN_SCORE
+        return assessment.state == "incident" and not assessment.abstains
+
+    def _moved(self, suspect: Suspect) -> bool:
+        """Whether a hint put the suspect before one that nobody ruled out, or that one's failure is about it."""
+        return suspect is not self._left[0]
+
+    def _mover(self, suspect: Suspect) -> Literal["hint", "dependency"]:
+        return "hint" if suspect.component in self.steered.named else "dependency"
+
+    def _plain(self, suspect: Suspect, found: Diagnosis) -> bool:
+        return found.category is not Category.UNKNOWN and suspect is self.evidence.suspects[0]
+
+    def _second_cause(self, suspect: Suspect) -> Suspect | None:
+        """The suspect that explains the trouble only together with this one."""
+        if suspect.component not in self.evidence.causes:
+            return None
+        others = set(self.evidence.causes) - {suspect.component}
+        return next((s for s in self._left if s.component in others and self._speaks_for(s)), None)
+
+    # --- what is said ---
+
+    def _told(self, finding: Finding) -> str:
+        return f"{told(finding, self.language)}."
+
+    def _say(self, phrase: str, **names: object) -> str:
+        return say(phrase, self.language, **names)
+
+    def _title(self, suspect: Suspect, found: Diagnosis, second: Suspect | None, beside: Diagnosis | None) -> str:
+        title = PLAYBOOKS[found.category].title.filled(self.language, component=suspect.component)
+        if found.under_surge:
+            title = self._say("under_surge", title=title)
+        if second is None or beside is None:
+            return title
+        other = PLAYBOOKS[beside.category].title.filled(self.language, component=second.component)
+        return self._say("two_titles", first=title, second=other)
+
+    def _mechanism(
+        self,
+        suspect: Suspect,
+        found: Diagnosis,
+        spoken: Sequence[Finding],
+        second: Suspect | None,
+        beside: Diagnosis | None,
+    ) -> str:
+        first = [found.surge] if found.under_surge and found.surge and found.surge not in spoken else []
+        quoted = [f"{told(f, self.language)} [{f.id}]." for f in [*first, *spoken][:4]]
+        sentences = [self._how(suspect, found), *quoted, self._spread(suspect)]
+        if second is not None and beside is not None:
+            more = [f"{told(f, self.language)} [{f.id}]." for f in _telling(beside)[:_MAX_OF_SECOND]]
+            sentences += [self._say("second_cause"), self._how(second, beside), *more]
+        if self._moved(suspect):
+            names = {"chosen": suspect.component, "first": self._left[0].component}
+            moved = self._say(f"{self._mover(suspect)}_moved", **names)
+            sentences.append(moved)
+        return joined(sentences)
+
+    def _how(self, suspect: Suspect, found: Diagnosis) -> str:
+        return PLAYBOOKS[found.category].mechanism.filled(self.language, component=suspect.component)
+
+    def _claims(self, spoken: Sequence[Finding], found: Diagnosis) -> Iterator[Claim]:
+        for finding in spoken:
+            yield Claim(text=self._told(finding), evidence=(finding.id,))
+        surge, change = found.surge, found.change
+        if surge and found.under_surge and surge not in spoken:
+            yield Claim(text=self._told(surge), evidence=(surge.id,))
+        after = next((f for f in spoken if change and f is not change and is_error(f)), None)
+        if change and after:
+            times = {"change": f"{change.at:%H:%M:%S}", "trouble": f"{after.at:%H:%M:%S}"}
+            yield Claim(text=self._say("change_then_trouble", **times), evidence=(change.id, after.id))
+
+    def _claims_of_second(self, beside: Diagnosis | None) -> list[Claim]:
+        if beside is None:
+            return []
+        return [Claim(text=self._told(f), evidence=(f.id,)) for f in _telling(beside)[:_MAX_OF_SECOND]]
+
+    def _with_answers(self, claims: Sequence[Claim]) -> tuple[Claim, ...]:
+        """And what the sources answered to people's hints, where that is not claimed yet."""
+        cited = {eid for claim in claims for eid in claim.evidence}
+        answers = [f for f in self.evidence.findings if f.asked and f.id not in cited][:MAX_QUESTIONS]
+        return (*claims, *(Claim(text=self._told(f), evidence=(f.id,)) for f in answers))
+
+    def _spread(self, suspect: Suspect) -> str:
+        """How the trouble reached the alerted service, if the checks of the path hold."""
+        if not suspect.path or not _path_holds(suspect):
+            return ""
+        way = self._say("way").join([suspect.path[0].cause, *(hop.effect for hop in suspect.path)])
+        return self._say("spread", way=way)
+
+    def _no_spread(self, suspect: Suspect) -> list[str]:
+        """That the way to the alerted service is not known, where the checks of the path do not hold."""
+        if _path_holds(suspect):
+            return []
+        return [self._say("no_path", cause=suspect.path[0].cause, effect=suspect.path[-1].effect)]
+
+    def _hints_without_evidence(self) -> list[str]:
+        heard = {s.component for s in self.evidence.suspects if self._speaks_for(s)}
+        heard.update(f.component for f in self.evidence.findings if f.kind not in _CONTEXT)
+        return [self._say("hint_without_evidence", named=name) for name in self.steered.named if name not in heard]
+
+    def _asked_in_vain(self) -> list[str]:
+        return [self._say("hint_asked_in_vain", told=self._told(f)) for f in self.in_vain[:MAX_QUESTIONS]]
+
+    def _to_settle(self, suspect: Suspect, found: Diagnosis) -> tuple[str, ...]:
+        """What could not be seen, and what a person would look at to settle it."""
+        asked = PLAYBOOKS[found.category].questions[:_MAX_QUESTIONS]
+        questions = (q.filled(self.language, component=suspect.component) for q in asked)
+        return (*self._gaps(), *(self._say("to_settle", question=question) for question in questions))
+
+    def _gaps(self) -> tuple[str, ...]:
+        return tuple(
+            f"{gap.source} ({gap.reason.value.replace('_', ' ')}): {gap.detail.strip().rstrip('.')}."
+            + (f" {gap.mend.strip()}" if gap.mend else "")
+            for gap in self.evidence.gaps
+        )
+
+    def _impact(self, suspect: Suspect) -> str:
+        figures = "; ".join(map(_figure, self.evidence.impact[:_MAX_FIGURES]))
+        return joined(
+            [
+                self._say("impact", figures=figures) if figures else "",
+                self._say("affected", names=", ".join(suspect.affected)) if suspect.affected else "",
+            ]
+        )
+
+    # --- rivals ---
+
+    def _rivals(self, suspect: Suspect) -> Iterator[Rival]:
+        others = [s for s in self.evidence.suspects if s.component != suspect.component]
+        for other in others[:_MAX_RIVALS]:
+            yield self._rival(other, self._against(other, suspect))
+
+    def _rival(self, suspect: Suspect, against: str) -> Rival:
+        own = own_findings(suspect, self.evidence)
+        return Rival(component=suspect.component, for_=self._told(own[0]) if own else "", against=against)
+
+    def _against(self, other: Suspect, chosen: Suspect) -> str:
+        """Why the chosen suspect is preferred."""
+        if other.component in self.steered.ruled_out:
+            return self._say("ruled_out")
+        if {other.component, chosen.component} <= set(self.evidence.causes):
+            return self._say("acts_too", first=chosen.component)
+        if any(other.component == hop.effect for hop in chosen.path):
+            return self._say("on_the_path", first=chosen.component)
+        if self._moved(chosen) and other is self._left[0]:
+            return self._say(f"ranking_first_{self._mover(chosen)}", chosen=chosen.component)
+        later, earlier = self._onset(other), self._onset(chosen)
+        if later and earlier and later.at > earlier.at:
+            times = {"later": f"{later.at:%H:%M:%S}", "earlier": f"{earlier.at:%H:%M:%S}"}
+            return self._say("began_later", first=chosen.component, **times)
+        return self._say("explained_more", first=chosen.component)
+
+    def _onset(self, suspect: Suspect) -> Finding | None:
+        own = (f for f in own_findings(suspect, self.evidence) if f.kind != "change")
+        return min(own, key=lambda f: f.at, default=None)
+
+    def _changes_not_blamed(self, found: Diagnosis) -> Iterator[Rival]:
+        """The question everybody asks first: was it the deploy?"""
+        began = min((f.at for f in found.own if f.kind != "change"), default=None)
+        for change in [f for f in found.own if f.kind == "change" and f is not found.change][:_MAX_RIVALS]:
+            against = [self._say("trouble_began", at=f"{began:%H:%M:%S}")] if began else []
+            if found.surge and found.surge.at > change.at:
+                against.append(self._say("surged", at=f"{found.surge.at:%H:%M:%S}"))
+            yield Rival(component=change.component, for_=self._told(change), against=joined(against))
+
+    # --- no answer ---
+
+    def _inconclusive(self) -> RootCause:
+        title, what = self._shrug()
+        strongest = self.evidence.findings[:3]
+        return RootCause(
+            component=None,
+            category=Category.UNKNOWN.value,
+            title=title,
+            mechanism=what,
+            claims=self._with_answers([Claim(text=self._told(f), evidence=(f.id,)) for f in strongest]),
+            rivals=tuple(self._rival(s, self._doubt(s)) for s in self.evidence.suspects[:_MAX_RIVALS]),
+            unknowns=(*self._hints_without_evidence(), *self._asked_in_vain(), *self._gaps()),
+            confidence="inconclusive",
+            language=self.language,
+            engine="rules",
+        )
+
+    def _shrug(self) -> tuple[str, str]:
+        """Title and reason of an answer without a cause."""
+        assessment = self.evidence.assessment
+        if assessment is not None and assessment.state != "incident":
+            title = self._say(f"{assessment.state}_title", service=self.service)
+            return title, self._say(assessment.state, service=self.service)
+        title = self._say("no_root_cause", service=self.service)
+        if not self.evidence.findings:
+            return title, self._say("nothing_departs")
+        if self.evidence.suspects and not self._left:
+            return title, self._say("all_ruled_out")
+        if assessment is not None and len(self._left) > 1:
+            return title, joined([self._say("too_weak"), self._say("close_race")])
+        return title, self._say("too_weak")
+
+    def _doubt(self, suspect: Suspect) -> str:
+        return self._say("ruled_out" if suspect.component in self.steered.ruled_out else "too_weak_rival")
 
 
-def shows(finding: Finding, symptom: Symptom) -> bool:
-    """Does the finding show the symptom, in its words and in its numbers?"""
-    if symptom.kinds and finding.kind not in symptom.kinds:
-        return False
-    measured = finding.kind in {"metric", "status"}
-    # A metric is what its name says; its sentence may name other things in passing.
-    statistic = finding.ref.statistic if finding.ref else ""
-    text = (
-        f"{finding.signal} {statistic} in {finding.unit}"
-        if measured
-        else f"{finding.signal}\n{finding.summary}\n{finding.excerpt}"
-    )
-    if not symptom.words.search(text) or (symptom.but_not and symptom.but_not.search(text)):
-        return False
-    return _numbers_show(finding, symptom)
-
-
-def _numbers_show(finding: Finding, symptom: Symptom) -> bool:
-    observed, baseline = finding.observed, finding.baseline
-    if symptom.at_least is not None:
-        return observed is not None and _share(observed, finding.unit) >= symptom.at_least
-    if symptom.rose is not None and observed is not None and baseline is not None:
-        return observed >= baseline * symptom.rose
-    if symptom.fell is not None:
-        return observed is not None and baseline is not None and observed <= baseline * symptom.fell
-    return True
-
-
-def _share(value: float, unit: str) -> float:
-    """A share of 1, from a ratio or a percentage."""
-    return value / 100 if unit.lower() in {"%", "percent", "pct"} or value > 1.5 else value
-
-
-def _surge(evidence: Evidence) -> Finding | None:
-    """The finding that shows far more traffic than normal, wherever it is seen."""
-    return next((f for f in evidence.findings if f.observed and any(shows(f, s) for s in _SURGE)), None)
-
-
-def _breaking_change(own: Sequence[Finding], surge: Finding | None) -> Finding | None:
-    """The latest change after which errors began, unless a surge came in between and a resource ran out."""
-    errors = [f.at for f in own if _is_error(f)]
-    if not errors:
-        return None
-    began = min(errors)
-    changes = [
-        f
-        for f in own
-        if f.kind == "change" and (_is_deploy(f) or _is_configuration(f))
-        if f.at - _BUCKET <= began <= f.at + _CHANGE_BEFORE
-    ]
-    latest = max(changes, key=lambda f: f.at, default=None)
-    if latest and surge and surge.at > latest.at and _weight(Category.CONNECTION_POOL_EXHAUSTION, own) >= 3:
-        return None
-    return latest
-
-
-def _is_deploy(finding: Finding) -> bool:
-    return any(word in _words_of(finding) for word in ("deploy", "release", "roll-out", "rollout", "version"))
-
-
-def _is_configuration(finding: Finding) -> bool:
-    return any(word in _words_of(finding) for word in ("config", "flag", "parameter", "setting"))
-
-
-def _is_error(finding: Finding) -> bool:
-    """Something fails: by its words, or because it is an error log or trace."""
-    words = ("error", "exception", "fail", "5xx", "500", "timed out", "timeout", "traceback", "refused")
-    return finding.kind in {"log", "trace", "metric"} and any(word in _words_of(finding) for word in words)
-
-
-def _words_of(finding: Finding) -> str:
-    return f"{finding.signal} {finding.summary} {finding.excerpt}".lower()
-
-
-def _telling(own: Sequence[Finding], category: Category, change: Finding | None) -> list[Finding]:
+def _telling(found: Diagnosis) -> list[Finding]:
     """Which findings to speak of: the change, what shows the category, then one of each other kind."""
-    symptoms = PLAYBOOKS[category].symptoms
-    showing = [f for f in own if any(shows(f, symptom) for symptom in symptoms)]
-    kinds = {f.kind for f in showing}
-    kinds_left = dict.fromkeys(f.kind for f in own if f.kind != "change")  # a change not blamed is a rival
-    others = [next(f for f in own if f.kind == kind) for kind in kinds_left]
-    chosen = [*([change] if change else []), *showing[:3], *(f for f in others if f.kind not in kinds)]
+    kinds = {f.kind for f in found.showing}
+    # a change not blamed is a rival, and a runbook tells what may happen
+    kinds_left = dict.fromkeys(f.kind for f in found.own if f.kind not in {"change", "knowledge"})
+    others = [next(f for f in found.own if f.kind == kind) for kind in kinds_left]
+    chosen = [
+        *([found.change] if found.change else []),
+        *found.showing[:3],
+        *(f for f in others if f.kind not in kinds),
+    ]
     return list({f.id: f for f in chosen}.values())[: _MAX_CLAIMS - 1]
-
-
-def _claims(spoken: Sequence[Finding], surge: Finding | None, change: Finding | None) -> tuple[Claim, ...]:
-    claims = [Claim(text=f"{_sentence(f)}.", evidence=(f.id,)) for f in spoken]
-    if surge and surge not in spoken:
-        claims.append(Claim(text=f"{_sentence(surge)}.", evidence=(surge.id,)))
-    after = next((f for f in spoken if change and f is not change and _is_error(f)), None)
-    if change and after:
-        text = f"The change was made at {change.at:%H:%M:%S}; trouble began at {after.at:%H:%M:%S}."
-        claims.append(Claim(text=text, evidence=(change.id, after.id)))
-    return tuple(claims)
-
-
-def _sentence(finding: Finding) -> str:
-    return finding.summary.strip().rstrip(".")
-
-
-def _spread(suspect: Suspect) -> list[str]:
-    """How the trouble reached the alerted service, if the checks of the path hold."""
-    if not suspect.path or not _path_holds(suspect):
-        return []
-    way = " to ".join([suspect.path[0].cause, *(hop.effect for hop in suspect.path)])
-    return [f"It spread from {way}."]
-
-
-def _no_spread(suspect: Suspect) -> list[str]:
-    """That the way to the alerted service is not known, where the checks of the path do not hold."""
-    if _path_holds(suspect):
-        return []
-    return [f"No path from {suspect.path[0].cause} to {suspect.path[-1].effect} is known."]
 
 
 def _path_holds(suspect: Suspect) -> bool:
     return all(hop.structural and (hop.temporal or hop.statistical) for hop in suspect.path)
 
 
-def _ranked(evidence: Evidence) -> list[Suspect]:
-    return list(evidence.suspects[:_MAX_RIVALS])
-
-
-def _rivals(evidence: Evidence) -> tuple[Rival, ...]:
-    top = evidence.suspects[0]
-    others = [s for s in evidence.suspects if s.component != top.component][:_MAX_RIVALS]
-    return tuple(_rival(other, evidence, _against(other, top, evidence)) for other in others)
-
-
-def _changes_not_blamed(own: Sequence[Finding], blamed: Finding | None, surge: Finding | None) -> Iterable[Rival]:
-    """The question everybody asks first: was it the deploy?"""
-    began = min((f.at for f in own if f.kind != "change"), default=None)
-    for change in [f for f in own if f.kind == "change" and f is not blamed][:_MAX_RIVALS]:
-        against = f"The trouble began at {began:%H:%M:%S}." if began else ""
-        if surge and surge.at > change.at:
-            against += f" Traffic surged at {surge.at:%H:%M:%S}."
-        yield Rival(component=change.component, for_=f"{_sentence(change)}.", against=against.strip())
-
-
-def _rival(suspect: Suspect, evidence: Evidence, against: str) -> Rival:
-    own = _own_findings(suspect, evidence)
-    return Rival(component=suspect.component, for_=f"{_sentence(own[0])}." if own else "", against=against)
-
-
-def _against(other: Suspect, top: Suspect, evidence: Evidence) -> str:
-    """Why the first suspect is preferred."""
-    if any(other.component == hop.effect for hop in top.path):
-        return f"It is on the causal path from {top.component}, which explains its trouble."
-    later, earlier = _onset(other, evidence), _onset(top, evidence)
-    if later and earlier and later.at > earlier.at:
-        return f"It began at {later.at:%H:%M:%S}, after {top.component} at {earlier.at:%H:%M:%S}."
-    return f"Less of its trouble is left unexplained than of {top.component}."
-
-
-def _onset(suspect: Suspect, evidence: Evidence) -> Finding | None:
-    return min((f for f in _own_findings(suspect, evidence) if f.kind != "change"), key=lambda f: f.at, default=None)
-
-
-def _unknowns(evidence: Evidence) -> tuple[str, ...]:
-    return tuple(
-        f"{gap.source} ({gap.reason.value.replace('_', ' ')}): {gap.detail.strip().rstrip('.')}."
-        + (f" {gap.mend.strip()}" if gap.mend else "")
-        for gap in evidence.gaps
-    )
-
-
-def _confidence(evidence: Evidence, own: Sequence[Finding], category: Category) -> Literal["high", "medium", "low"]:
-    """From the lead over the next suspect, the kinds of evidence that agree, the path, and the gaps."""
-    top, *others = evidence.suspects
-    kinds = {f.kind for f in own if f.kind != "change" or category is Category.BAD_DEPLOY}
-    lead = top.score - (others[0].score if others else 0.0)
-    points = (
-        (lead >= 0.1)
-        + (lead >= 0.3)
-        + (top.score >= 0.5)
-        + (len(kinds) >= 2)
-        + (len(kinds) >= 3)
-        + all(hop.structural and hop.statistical and hop.temporal for hop in top.path)
-        - (len(evidence.gaps) >= 2)
-        - (category is Category.UNKNOWN) * 2
-    )
-    if points >= 5:
-        return "high"
-    return "medium" if points >= 3 else "low"
+def _figure(figure: ImpactFigure) -> str:
+    cited = f" [{', '.join(figure.evidence)}]" if figure.evidence else ""
+    return f"{figure.name}: {quantity(figure.value, figure.unit)}{cited}"
 
 
 # --- planning ---------------------------------------------------------------------------------------------
 
 
-def _known_category(name: str) -> Category:
-    return Category(name) if name in set(Category) else Category.UNKNOWN
+def propose(request: PlanRequest) -> Proposal:
+    """The playbook's remedies that are possible, best first, with short notes on why others are not.
+
+    Where there is none, the notes are what a person should look at by hand.
+    """
+    category = known_category(request.root_cause.category)
+    if request.root_cause.component is None:
+        return Proposal(notes=_to_look_at(category, request))
+    options: list[ActionOption] = []
+    reasons: dict[str, None] = {}
+    for use in PLAYBOOKS[category].remedies:
+        try:
+            option = _option(use, request)
+        except NotAdvisedError as error:
+            reasons[str(error)] = None
+            continue
+        except NotPossibleError as error:
+            reasons[say("not_possible", request.language, reason=str(error).rstrip("."))] = None
+            continue
+        options += [option] if option is not None else []
+    notes = tuple(reasons)[:_MAX_NOTES]
+    chosen = ordered(options, request)
+    return Proposal(chosen, notes if chosen else (*_to_look_at(category, request), *notes))
 
 
-def _option(remedy: Remedy, request: PlanRequest) -> ActionOption | None:
-    """The remedy made concrete; None where menu, catalogue or playbook do not allow it."""
+def _to_look_at(category: Category, request: PlanRequest) -> tuple[str, ...]:
+    """What a person should look at where nothing can be proposed."""
+    component = request.root_cause.component or request.scope.service
+    asked = PLAYBOOKS[category].questions
+    questions = "; ".join(q.filled(request.language, component=component) for q in asked)
+    return (say("look_at", request.language, questions=questions),) if questions else ()
+
+
+def _option(use: Use, request: PlanRequest) -> ActionOption | None:
+    """The remedy made concrete; None where it has no point. Raises NotPossibleError, NotAdvisedError."""
+    remedy = REMEDIES[use.remedy]
     resource = _acted_on(remedy, request)
     if resource is None:
+        return None
+    seen = Circumstances(request, resource.service)
+    if not all(map(seen.hold, use.needs)):
         return None
     tasks = _more_tasks(resource, request)
     steps: list[PlanStep] = []
     for step in remedy.steps:
         try:
-            steps.append(checked_step(_proposed(step, resource, tasks), request))
+            steps.append(checked_step(_proposed(step, resource, tasks, request), request))
         except NotPossibleError:
             if not step.optional:
-                return None
+                raise
     if not changes_something(steps, request.menu):
         return None
     names = {"service": resource.service, "component": str(request.root_cause.component), "tasks": str(tasks)}
+    title = remedy.title.filled(request.language, **names)
+    against = seen.first_of((*remedy.unless, *use.unless))
+    if against is not None:
+        raise NotAdvisedError(_warning(title, against, request.language, names))
     return checked_option(
-        remedy.title.format_map(names),
-        remedy.description.format_map(names),
+        title,
+        remedy.description.filled(request.language, **names),
         _reasons(request),
         steps,
         request.menu,
+        intent=use.intent,
+        benefit=use.benefit,
+        language=request.language,
     )
 
 
+def _warning(title: str, against: Condition, language: Language, names: Mapping[str, str]) -> str:
+    """What speaks against a remedy."""
+    return say("not_advised", language, title=title, reason=CONDITIONS[against].told.filled(language, **names))
+
+
 def _acted_on(remedy: Remedy, request: PlanRequest) -> Resource | None:
-    """The failing component, or the nearest of its callers on the path; None if the catalogue lists it not."""
+    """The failing component, or the nearest of its callers on the path.
+
+    Raises NotPossibleError if the catalogue lists it not; None where nothing calls the component.
+    """
     root = request.root_cause
-    callers = [hop.effect for hop in root.path] or [request.scope.service]
-    candidates = callers if remedy.acts_on == "caller" else [root.component]
     by_name = {resource.service: resource for resource in request.resources}
-    if remedy.acts_on == "caller":
-        by_name.pop(str(root.component), None)
-    return next((by_name[name] for name in candidates if name in by_name), None)
+    component = str(root.component)
+    if remedy.acts_on == "component":
+        if component not in by_name:
+            raise NotPossibleError(say("not_in_catalogue", request.language, service=component))
+        return by_name[component]
+    callers = [name for name in _callers(request) if name != component]
+    if not callers:
+        return None
+    found = next((by_name[name] for name in callers if name in by_name), None)
+    if found is None:
+        raise NotPossibleError(say("no_caller", request.language, component=component))
+    return found
 
 
-def _proposed(step: Step, resource: Resource, tasks: int | None) -> ProposedStep:
+def _callers(request: PlanRequest) -> list[str]:
+    """Who calls the failing component: along the causal path, or else who was alerted on."""
+    return [hop.effect for hop in request.root_cause.path] or [request.scope.service]
+
+
+def _proposed(step: Step, resource: Resource, tasks: int | None, request: PlanRequest) -> ProposedStep:
     params = dict(step.params)
     if params.get("desired_count") == TWICE_THE_TASKS:
         if tasks is None:
-            raise NotPossibleError(
-                f"{resource.service} runs as many tasks as the catalogue allows, or how many is not known"
-            )
+            raise NotPossibleError(say("no_more_tasks", request.language, service=resource.service))
         params["desired_count"] = tasks
     return ProposedStep(step.operation, {"service": resource.service, **params})
 

@@ -9,8 +9,10 @@ from graph.deps import Deps
 from graph.effects import expected_effects
 from graph.grounding import ground_option
 from graph.llms.base import OperationOnMenu, PlanRequest
+from graph.llms.playbooks import say
+from graph.nodes.context_collector import hinted_scope
 from graph.progress import report
-from graph.state import ActionOption, Plan, PlanStep, State
+from graph.state import ActionOption, Execution, Plan, PlanStep, State
 
 
 async def action_planner(deps: Deps, state: State) -> dict[str, Any]:
@@ -19,15 +21,10 @@ async def action_planner(deps: Deps, state: State) -> dict[str, Any]:
     last = executions[-1] if executions else None
     previous = state.get("plan")
     if last and previous and last.plan_revision == previous.revision:
-        tried = int(last.choice) - 1
-        options = [
-            o.model_copy(update={"tried": last.verification.verdict}) if i == tried else o
-            for i, o in enumerate(previous.options)
-        ]
+        options, note = _marked(previous, last), previous.note
     else:
-        options = await _propose(deps, state)
+        options, note = await _proposed(deps, state)
     checked = [await _preflight(deps, option) for option in options[:3]]
-    note = "" if checked else "No remedy fits what was found: choose manual, or re_analyze with a hint."
     plan = Plan.of(checked, note, salt=f"{state['incident_id']}:{state['round']}:{len(executions)}")
     report(
         "ActionPlanner",
@@ -40,23 +37,46 @@ async def action_planner(deps: Deps, state: State) -> dict[str, Any]:
     return {"plan": plan}
 
 
-async def _propose(deps: Deps, state: State) -> list[ActionOption]:
-    scope, evidence, root_cause = state["scope"], state["evidence"], state["root_cause"]
+def _marked(plan: Plan, execution: Execution) -> list[ActionOption]:
+    """The options of the plan, with the verdict on the one that was run."""
+    tried = int(execution.choice) - 1
+    return [
+        option.model_copy(update={"tried": execution.verification.verdict}) if place == tried else option
+        for place, option in enumerate(plan.options)
+    ]
+
+
+async def _proposed(deps: Deps, state: State) -> tuple[list[ActionOption], str]:
+    """The analyst's options with the effects that are expected of them, and what to know of those that are none."""
+    evidence, root_cause = state["evidence"], state["root_cause"]
+    proposal = await deps.analyst.plan(await _request(deps, state))
+    options = [
+        ground_option(option, evidence).model_copy(
+            update={"expected": expected_effects(evidence, root_cause, state["scope"], option.minutes)}
+        )
+        for option in proposal.options
+    ]
+    none = [] if options else [say("no_remedy", state.get("language", "en"))]
+    return options, " ".join(dict.fromkeys([*none, *proposal.notes]))
+
+
+async def _request(deps: Deps, state: State) -> PlanRequest:
+    scope, evidence, root_cause = await hinted_scope(deps, state), state["evidence"], state["root_cause"]
     # a suspect that was left out as a neighbour, or asked for in a hint, can be remedied like any other
     in_scope = {*(t.service for t in scope.targets), *(s.component for s in evidence.suspects)}
-    resources = tuple(r for name, r in sorted(deps.catalogue.resources().items()) if name in in_scope)
-    request = PlanRequest(
+    return PlanRequest(
         alert=state["alert"],
         scope=scope,
         evidence=evidence,
         root_cause=root_cause,
         menu=tuple(OperationOnMenu.of(o) for _, o in sorted(deps.operations.items())),
-        resources=resources,
+        resources=tuple(r for name, r in sorted(deps.catalogue.resources().items()) if name in in_scope),
         desired_tasks=await _desired_tasks(deps, {scope.service, root_cause.component or scope.service}),
+        track_record=await deps.past.track_record(root_cause.category),
+        language=state.get("language", "en"),
+        incident_id=state["incident_id"],
+        round_=state["round"],
     )
-    effects = expected_effects(evidence, root_cause, scope)
-    options = await deps.analyst.plan(request)
-    return [ground_option(o, evidence).model_copy(update={"expected": effects}) for o in options]
 
 
 async def _desired_tasks(deps: Deps, services: set[str]) -> dict[str, int]:

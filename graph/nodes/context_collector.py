@@ -1,29 +1,26 @@
 """ContextCollector: all sources side by side, each within its time; then suspects are ranked without an LLM."""
 
 import asyncio
-import logging
-import re
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import JsonValue
 
 from collectors._jobs import on_thread
-from collectors.base import USUAL_MEND, Collector, CollectorError, Edge, Gap, GapReason, Scope, Telemetry
+from collectors.base import Collector, Gap, GapReason, Scope, Telemetry
 from graph.deps import Deps, SnapshotKey
-from graph.looks import measured, together
+from graph.hinted_times import Since, since
+from graph.llms.hints import steering
+from graph.looks import RESERVE_S, answered, measured, together
 from graph.masking import MaskingError
 from graph.nodes.slack_alert import HOPS, edges_of
 from graph.progress import report
 from graph.ranking import rank
 from graph.state import Evidence, State
-from graph.windows import Windows
+from graph.windows import FURTHEST, Windows
 
 NODE = "ContextCollector"
-log = logging.getLogger(__name__)
-_WORD = re.compile(r"\w[\w.-]*")
-RESERVE_S = 1.0  # what a source needs to hand over what it has read
 LEAST_S = 3.0  # a second look in less time than that would only find gaps
 Seen = Sequence[tuple[Telemetry, str]]
 
@@ -34,10 +31,10 @@ async def context_collector(deps: Deps, state: State) -> dict[str, Any]:
     All sources together take ``deps.collect_s`` at most, a second look further back included. If none of them can be
     read the evidence is the gaps, and the analysis has what the alert itself says.
     """
-    step = _Step(deps, state, edges_of(deps.catalogue, await deps.observed_edges()) if state.get("hints") else ())
-    windows = deps.windows(state["alert"], _asked_at(state))
+    step = _Step(deps, state, await hinted_scope(deps, state))
+    windows, note = step.windows()
     seen = await step.look(windows)
-    evidence = await step.rank(seen, windows)
+    evidence = await step.rank(seen, windows, note)
     if not windows.fixed and _may_be_older(evidence, seen, windows):
         seen, windows, note = await step.look_further_back(seen, windows)
         evidence = await step.rank(seen, windows, note)
@@ -51,6 +48,28 @@ async def context_collector(deps: Deps, state: State) -> dict[str, Any]:
         {"suspects": [s.component for s in evidence.suspects[:5]], "gaps": len(evidence.gaps)},
     )
     return {"evidence": evidence, "round": step.round}
+
+
+async def hinted_scope(deps: Deps, state: State) -> Scope:
+    """The scope with people's hints, and the services that they point to and that are not looked at already."""
+    scope, hints = state["scope"], state.get("hints", ())
+    if not hints:
+        return scope
+    edges = edges_of(deps.catalogue, await deps.observed_edges())
+    ends = (end for edge in edges for end in (edge.caller, edge.callee))
+    known = dict.fromkeys((*scope.left_out, *deps.catalogue.services, *ends))
+    looked_at = {target.service for target in scope.targets}
+    named = set(steering(hints, known).named) - looked_at
+    asked = [name for name in known if name in named]
+    new = (e for e in edges if {e.caller, e.callee} <= named | looked_at and not named.isdisjoint((e.caller, e.callee)))
+    return scope.model_copy(
+        update={
+            "hints": hints,
+            "edges": tuple(dict.fromkeys((*scope.edges, *new))),
+            "targets": (*scope.targets, *(deps.catalogue.target(name, HOPS) for name in asked)),
+            "left_out": tuple(name for name in scope.left_out if name not in named),
+        }
+    )
 
 
 def _asked_at(state: State) -> datetime:
@@ -71,15 +90,43 @@ def _may_be_older(evidence: Evidence, seen: Seen, windows: Windows) -> bool:
 class _Step:
     """One run of the node."""
 
-    def __init__(self, deps: Deps, state: State, edges: Sequence[Edge]) -> None:
-        """``edges``: who calls whom, for the services that a hint names."""
-        self.deps, self.state, self.edges = deps, state, edges
+    def __init__(self, deps: Deps, state: State, scope: Scope) -> None:
+        self.deps, self.state, self.scope = deps, state, scope
         self.round = state.get("round", 0) + 1
         self.ends = asyncio.get_running_loop().time() + deps.collect_s
 
     @property
     def left_s(self) -> float:
         return self.ends - asyncio.get_running_loop().time()
+
+    def windows(self) -> tuple[Windows, tuple[Gap, ...]]:
+        """The usual ones, or as far back as a hint asks; a recording has no others, which is a Gap."""
+        windows = self.deps.windows(self.state["alert"], _asked_at(self.state))
+        hinted = self._hinted_time(windows)
+        if hinted is None:
+            return windows, ()
+        furthest = self.state["alert"].occurred_at - FURTHEST
+        wider = windows.since(max(hinted.at, furthest))
+        start, asks = windows.incident.start, f"the hint says «{hinted.said}», {_day_and_time(hinted.at)} UTC"
+        if wider.incident.start == start:
+            self._tell_window(f"Looking from {_day_and_time(start)} UTC on as without the hint: {asks}")
+            return windows, ()
+        if windows.fixed:
+            detail = f"{asks}, but the recording begins at {_day_and_time(start)} UTC and cannot be widened"
+            mend = "ask the sources themselves, or record again from earlier on"
+            return windows, (Gap(source=NODE, reason=GapReason.TRUNCATED, detail=detail, mend=mend),)
+        bound = "; no further back than 24 hours before the alert" if hinted.at < furthest else ""
+        self._tell_window(f"Looking from {_day_and_time(wider.incident.start)} UTC on: {asks}{bound}")
+        return wider, ()
+
+    def _hinted_time(self, windows: Windows) -> Since | None:
+        evidence, asked = self.state.get("evidence"), _asked_at(self.state)
+        before = (evidence and evidence.looked_at) or windows
+        alert, looked = self.state["alert"].occurred_at, before.incident.start
+        return since(self.scope.hints, alert=alert, asked=asked, looked=looked, zone=self.deps.zone)
+
+    def _tell_window(self, message: str) -> None:
+        report(NODE, "hinted_window", f"hinted_window:{self.round}", self._tellable(message))
 
     async def look(self, windows: Windows, *, widened: bool = False) -> Seen:
         """Every source, side by side. If one cannot be stored, the others end too."""
@@ -132,29 +179,8 @@ class _Step:
         return evidence.model_copy(update={"gaps": (*evidence.gaps, *_left_out(scope), *more)})
 
     def _scope(self, windows: Windows) -> Scope:
-        scope, hints = self.state["scope"], self.state.get("hints", ())
-        asked = self._asked_for(scope, hints)
-        services = {*asked, *(target.service for target in scope.targets)}
-        new = (e for e in self.edges if {e.caller, e.callee} <= services and not {e.caller, e.callee}.isdisjoint(asked))
-        return scope.model_copy(
-            update={
-                "incident": windows.incident,
-                "baseline": windows.baseline,
-                "seasonal": windows.seasonal,
-                "hints": hints,
-                "edges": tuple(dict.fromkeys((*scope.edges, *new))),
-                "targets": (*scope.targets, *(self.deps.catalogue.target(name, HOPS) for name in asked)),
-                "left_out": tuple(name for name in scope.left_out if name not in asked),
-            }
-        )
-
-    def _asked_for(self, scope: Scope, hints: Sequence[str]) -> list[str]:
-        """Services that a person names in a hint, and that are not looked at already."""
-        known = dict.fromkeys((*scope.left_out, *self.deps.catalogue.services))
-        told = " ".join(hints).lower()
-        words = {word.strip(".,;:!?()\"'`-") for word in (*told.split(), *_WORD.findall(told))}
-        looked_at = {target.service for target in scope.targets}
-        return [name for name in known if name not in looked_at and name.lower() in words]
+        looked_at = {"incident": windows.incident, "baseline": windows.baseline, "seasonal": windows.seasonal}
+        return self.scope.model_copy(update=looked_at)
 
     async def _once(self, collector: Collector, scope: Scope, *, widened: bool) -> tuple[Telemetry, str]:
         key = SnapshotKey(self.state["incident_id"], self.round, collector.name, widened)
@@ -189,29 +215,13 @@ class _Step:
 
     async def _collect(self, collector: Collector, scope: Scope) -> Telemetry:
         limit_s = max(min(collector.timeout_s, self.left_s), 0.1)
-        try:
-            async with asyncio.timeout(limit_s):
-                within_s = max(limit_s - RESERVE_S, 0.1)
-                return await collector.collect(scope.model_copy(update={"within_s": within_s}))
-        except CollectorError as error:
-            mend = error.mend or USUAL_MEND[error.reason]
-            gap = Gap(source=collector.name, reason=error.reason, detail=error.detail, mend=mend)
-        except TimeoutError:
-            gap = Gap(
-                source=collector.name,
-                reason=GapReason.TIMEOUT,
-                detail=f"{collector.name} did not answer within {limit_s:.3g} s",
-                mend="see `autopilot doctor`; AUTOPILOT_COLLECT_S bounds all sources together",
-            )
-        except Exception as error:
-            log.exception("collector %s", collector.name)
-            gap = Gap(
-                source=collector.name,
-                reason=GapReason.FAILED,
-                detail=f"{type(error).__name__}: {error}"[:500],
-                mend="report this defect, with the log",
-            )
-        return Telemetry(source=collector.name, gaps=(gap,))
+        asking = collector.collect(scope.model_copy(update={"within_s": max(limit_s - RESERVE_S, 0.1)}))
+        late = "see `autopilot doctor`; AUTOPILOT_COLLECT_S bounds all sources together"
+        return await answered(collector.name, asking, limit_s, late=late)
+
+
+def _day_and_time(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M}"
 
 
 def _left_out(scope: Scope) -> tuple[Gap, ...]:

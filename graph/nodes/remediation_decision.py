@@ -13,7 +13,10 @@ class StaleDecision(Exception):
 
 
 async def remediation_decision(_deps: Deps, state: State) -> dict[str, Any]:
-    """Writes ``decision`` and ``hints``. Everything before ``interrupt()`` runs again on resume: there is nothing."""
+    """Writes ``decision``, ``hints``, and ``language`` where the decision names one.
+
+    Everything before ``interrupt()`` runs again on resume: there is nothing.
+    """
     plan = state["plan"]
     answer = interrupt({"plan_revision": plan.revision, "options": [o.title for o in plan.options]})
     decision = Decision.model_validate(answer)
@@ -22,4 +25,5 @@ async def remediation_decision(_deps: Deps, state: State) -> dict[str, Any]:
     hints = state.get("hints", ())
     if decision.choice == "re_analyze" and decision.hint:
         hints = (*hints, decision.hint)
-    return {"decision": decision, "hints": hints}
+    spoken = {"language": decision.language} if decision.language else {}
+    return {"decision": decision, "hints": hints, **spoken}

@@ -8,7 +8,8 @@
 - traces: ``spans`` makes columns; ``span_errors``, ``span_times`` and ``calls`` find trouble, ``tally`` counts it and
   ``edges`` charges it to one end of a call; ``traces`` is all of them
 - ``statuses``, ``changes`` and ``knowledge`` (``terms``: words in common): what is known besides
-- suspects: ``topology`` (who calls whom, causal paths), ``fuse`` (explains away and adds up), ``assessment`` (is it?)
+- suspects: ``topology`` (who calls whom, causal paths), ``added_work`` (made for others), ``fuse`` (explains
+  away and adds up), ``assessment`` (is it?)
 - told: ``findings`` and their ``queries``; ``impact`` is what it costs; ``encodable`` keeps it writable
 """
 

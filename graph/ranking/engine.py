@@ -81,6 +81,7 @@ def _rank(telemetry: Sequence[Telemetry], scope: Scope, alert: Alert, digests: M
         causes=causes_among(ranked, incident.topology),
         unlisted=len(found) - len(kept),
         edges=incident.edges(suspects),
+        readable=findings.readable((s.ref for t in telemetry for s in t.series), incident.nearest),
     )
     return encodable(evidence)
 
@@ -151,6 +152,16 @@ class _Incident:
         hit = [name for name in above if name != component and name in self.visible]
         return tuple(sorted(hit, key=lambda name: (above[name], name))[:MAX_AFFECTED])
 
+    @property
+    def nearest(self) -> Sequence[str]:
+        """Components that are worth a closer look: the suspects, the alerted one, and what these call or are called by.
+
+        The most telling first.
+        """
+        near = dict.fromkeys((*(r.component for r in self.ranked), self.alerted))
+        known = (self.topology.callees, self.topology.callers)
+        return list(dict.fromkeys((*near, *(name for one in near for graph in known for name in graph.get(one, ())))))
+
     def edges(self, suspects: Sequence[Suspect]) -> tuple[Edge, ...]:
         """Who calls whom: the paths first, then among those concerned, then their neighbours."""
         hops = {(hop.effect, hop.cause) for s in suspects for hop in s.path if hop.structural}
@@ -185,10 +196,10 @@ def _deviations(
         *statuses.deviations(states, windows, rule=alert.rule, title=alert.title),
         *llm.deviations(series, windows, spans, lines),
     ]
-    found += passed_on(found, topology, alert.service)
+    seen = changes.seen(telemetry)
+    found += passed_on(found, topology, alert.service, seen)
     own = {c: max(channels.values()) for c, channels in residuals(found, topology).items()}
     changed = ((t.source, c) for t in telemetry for c in t.changes)
-    seen = changes.seen(telemetry)
     found += changes.deviations(changed, own, _onsets(found), windows, topology=topology, found=found, seen=seen)
     found += knowledge.deviations(((t.source, d) for t in telemetry for d in t.documents), found)
     return sorted(set(found), key=order)

@@ -1,11 +1,13 @@
 """Numbers the deviations: the bounded list of evidence that later steps may cite."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from collectors.base import SeriesRef
 from graph.ranking.deviation import Deviation
 from graph.ranking.fuse import Ranked, order
 from graph.ranking.queries import Asked
+from graph.ranking.semantics import IMPORTANCE, meaning_of
 from graph.ranking.windows import moment
 from graph.state import Finding
 
@@ -18,6 +20,8 @@ REPEATED = 0.85  # what a second signal of the same kind and component is worth,
 UNSUSPECTED = 0.2  # what healthy-looking components show comes last, but comes
 MAX_SIGNAL, MAX_SUMMARY = 200, 400  # characters
 MAX_QUERY = 2_000  # characters
+MAX_READABLE = 40  # metrics that an analyst may ask for: as many as there are findings
+METRICS_IN_TURN = 4  # of one component before the next one has its turn: one with hundreds keeps nobody off the list
 MAX_EFFECT = 1e9  # beyond any real one; JSON has no infinity
 
 
@@ -58,6 +62,25 @@ def _most_informative(deviations: Sequence[Deviation], interest: Mapping[str, fl
         worth[d] = d.strength * (UNSUSPECTED + interest.get(d.component, 0.0)) * REPEATED ** repeats[alike]
         repeats[alike] += 1
     return sorted(deviations, key=lambda d: (-worth[d], order(d)))
+
+
+def readable(refs: Iterable[SeriesRef], components: Sequence[str]) -> tuple[SeriesRef, ...]:
+    """Metrics of these components, some of each in the order given, those that say most about a fault first."""
+    mine: dict[str, set[SeriesRef]] = {component: set() for component in components}
+    for ref in refs:
+        if ref.component in mine:
+            mine[ref.component].add(ref)
+    turns = [
+        (nth // METRICS_IN_TURN, place, nth, ref)
+        for place, component in enumerate(components)
+        for nth, ref in enumerate(sorted(mine[component], key=_telling))
+    ]
+    return tuple(ref for *_, ref in sorted(turns, key=lambda turn: turn[:3])[:MAX_READABLE])
+
+
+def _telling(ref: SeriesRef) -> tuple[float, str, str, str, str, str, str]:
+    role = meaning_of(ref).role
+    return -IMPORTANCE[role], ref.metric, ref.statistic, ref.source, ref.query, ref.unit, ref.measures
 
 
 def number(kept: Sequence[Deviation], digests: Mapping[str, str], asked: Asked) -> dict[Deviation, Finding]:

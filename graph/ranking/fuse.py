@@ -1,13 +1,15 @@
 """From deviations to suspects: explain away what callees account for, then add up the channels."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import log1p, sqrt
 
 from collectors.base import Series
+from graph.ranking.added_work import BORNE, AddedWork, added_work
 from graph.ranking.deviation import Deviation, noisy_or
 from graph.ranking.metrics import Load, component_loads, mean_seconds
+from graph.ranking.terms import whole
 from graph.ranking.topology import Topology
 from graph.ranking.windows import Windows
 
@@ -131,11 +133,15 @@ def strongest_by_channel(deviations: Iterable[Deviation]) -> dict[str, dict[str,
     return strongest
 
 
-def passed_on(deviations: Sequence[Deviation], topology: Topology, alerted: str) -> list[Deviation]:
+def passed_on(
+    deviations: Sequence[Deviation], topology: Topology, alerted: str, seen: Collection[str] | None = None
+) -> list[Deviation]:
     """What a component shows that another one does: a queue does not consume itself, nobody calls himself.
 
-    Work that piles up in a queue is held against who takes it from there. If the alerted component is called less,
-    that is held against its callers, or against theirs if they are called less themselves.
+    Work that piles up in a queue is held against who takes it from there; what too much work does to a component,
+    against who makes it. If the alerted component is called less, that is held against its callers, or against theirs
+    if they are called less themselves. What callers log of a component that is not among those ``seen`` in any
+    telemetry is held against it; where ``seen`` is not known, nothing is.
     """
     strongest = strongest_by_channel(deviations)
     found = []
@@ -143,6 +149,8 @@ def passed_on(deviations: Sequence[Deviation], topology: Topology, alerted: str)
         if "backlog" in channels:
             takers = [c for c in topology.callees.get(queue, ()) if (queue, c) in topology.asynchronous]
             found += _charged(channels["backlog"], takers, "backlog", f"work waits for it in {queue}")
+    found += [] if seen is None else _testified(deviations, topology, seen)
+    found += _borne([*deviations, *found], topology)
     if not _called_less(strongest.get(alerted, {})):
         return found
     for called in topology.above(alerted):
@@ -150,6 +158,29 @@ def passed_on(deviations: Sequence[Deviation], topology: Topology, alerted: str)
         senders = topology.waited_for_by(called)
         if drop and not any(_stops_calling(strongest.get(c, {})) >= drop.strength / 2.0 for c in senders):
             found += _charged(drop, senders, "calls", f"it may call {called} no more")
+    return found
+
+
+def _testified(deviations: Sequence[Deviation], topology: Topology, seen: Collection[str]) -> list[Deviation]:
+    """What callers log of components of which nothing is measured, logged or traced: nobody else tells of them."""
+    found = []
+    for d in deviations:
+        if d.channel != "log" or d.worse != "up":
+            continue
+        silent = (name for name in topology.awaited(d.component) if name not in seen)
+        named = [name for name in silent if whole(name).search(d.excerpt)]
+        found += _charged(d, named, "log", f"{d.component} names it in what it logs")
+    return found
+
+
+def _borne(deviations: Sequence[Deviation], topology: Topology) -> list[Deviation]:
+    """The worst that too much work does to a component, held against who makes it, as far as that one does."""
+    strongest = strongest_by_channel(deviations)
+    found = []
+    for work in added_work(deviations, topology):
+        suffered = (d for channel, d in strongest[work.bearer].items() if channel in BORNE)
+        for worst in sorted(suffered, key=order)[:1]:
+            found += _charged(replace(worst, strength=worst.strength * work.share), [work.maker], "load", work.told)
     return found
 
 
@@ -174,12 +205,23 @@ def _charged(d: Deviation, components: Sequence[str], channel: str, why: str) ->
 def residuals(deviations: Sequence[Deviation], topology: Topology) -> dict[str, dict[str, float]]:
     """By component and channel the strongest deviation, less what its neighbours explain."""
     strongest = strongest_by_channel(deviations)
+    given = _given(added_work(deviations, topology))
     found: defaultdict[str, dict[str, float]] = defaultdict(dict)
     for d in deviations:
         most = EXPLAINED if d.inherited else REFUSED if d.channel in _REFUSALS else 0.0
         left = d.strength * (1.0 - most * _explained(d, strongest, topology)) if most else d.strength
+        if d.channel in BORNE:
+            left *= 1.0 - EXPLAINED * given.get(d.component, 0.0)
         found[d.component][d.channel] = max(found[d.component].get(d.channel, 0.0), left)
     return dict(sorted(found.items()))
+
+
+def _given(found: Sequence[AddedWork]) -> dict[str, float]:
+    """By component the part of its work that others add, 0..1."""
+    given: dict[str, float] = {}
+    for work in found:
+        given[work.bearer] = max(given.get(work.bearer, 0.0), work.share)
+    return given
 
 
 def _explained(d: Deviation, strongest: Mapping[str, Channels], topology: Topology) -> float:

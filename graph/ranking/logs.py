@@ -319,7 +319,7 @@ def _more(t: _Template, strength: float, component: _ComponentLog) -> Deviation:
             f"{component.component} logged {t.now} {t.id[2]} line(s) like “{_like(line)}” "
             f"({number(now)}/min, {was}).{where}"
         ),
-        excerpt=_telling(line),
+        excerpt=telling(line),
         source=_source(t, line),
         instance=instance,
     )
@@ -345,7 +345,7 @@ def _less(t: _Template, strength: float, component: _ComponentLog) -> Deviation:
         unit="lines/min",
         effect=expected - t.now,
         summary=f"{component.component} {said}.",
-        excerpt=_telling(line),
+        excerpt=telling(line),
         source=_source(t, line),
         worse="down",
     )
@@ -356,7 +356,7 @@ def _like(line: LogLine) -> str:
     return (trace.name if trace is not None else template(line.message))[:100]
 
 
-def _telling(line: LogLine) -> str:
+def telling(line: LogLine) -> str:
     """The head of a message; of a stack trace what was logged, what was thrown and where, innermost first."""
     trace = stack_trace(line.message)
     if trace is None:

@@ -174,7 +174,7 @@ def _deviation(one: Samples, load: Load, windows: Windows) -> Deviation:
             component=one.ref.component,
             kind="metric",
             channel=_channel(means, judged.sign),
-            signal=_signal(one.ref),
+            signal=signal_of(one.ref),
             strength=strength * _confirmed(one, windows),
             at_s=at_s,
             summary="",
@@ -186,7 +186,7 @@ def _deviation(one: Samples, load: Load, windows: Windows) -> Deviation:
             source=one.source,
             ref=one.ref,
             worse=means.worse,
-            points=_thinned(one.t, one.v),
+            points=thinned(one.t, one.v),
             band=_band(one),
             query=one.ref.query,
             harm=_harm(one, abs(observed - judged.center), load),
@@ -321,7 +321,12 @@ def _channel(means: Meaning, sign: float) -> str:
 
 def _band(one: Samples) -> tuple[float, float]:
     before = one.v[one.t < one.incident_t[0]]
-    ordered = np.sort(before if before.size else one.v)
+    return band(before if before.size else one.v)
+
+
+def band(values: Floats) -> tuple[float, float]:
+    """Between which values nearly all of them lie; there is at least one."""
+    ordered = np.sort(values)
     low, high = (ordered[round(share * (ordered.size - 1))] for share in USUAL)
     return float(low), float(high)
 
@@ -370,7 +375,7 @@ def _silent(source: str, component: str, found: Sequence[Silence], windows: Wind
 # --- words --------------------------------------------------------------------------------------------------------
 
 
-def _signal(ref: SeriesRef) -> str:
+def signal_of(ref: SeriesRef) -> str:
     """The metric's name, with its statistic if that is a percentile or the maximum and the name does not tell it."""
     told = words(ref.statistic) <= words(ref.metric.replace("percentile", "p"))  # «95percentile» is p95
     return ref.metric if told or not _EXTREME.fullmatch(ref.statistic) else f"{ref.metric} {ref.statistic}"
@@ -386,7 +391,7 @@ def _described(deviation: Deviation) -> Deviation:
     return replace(deviation, summary=text)
 
 
-def _thinned(t: Floats, v: Floats) -> tuple[tuple[float, float], ...]:
+def thinned(t: Floats, v: Floats) -> tuple[tuple[float, float], ...]:
     """At most MAX_POINTS of them, evenly spread, first and last included."""
     if t.size > MAX_POINTS:
         kept = np.round(np.linspace(0, t.size - 1, MAX_POINTS)).astype(int)

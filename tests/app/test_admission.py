@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from psycopg.types.json import Jsonb
 
 from app import silences
 from app.admission import BEGINS_NOW, admit
@@ -128,24 +127,6 @@ async def test_the_share_is_kept_also_where_all_come_at_once_and_the_reason_is_r
         assert len(await enqueued(office)) == 1
         (waiting,) = set(both) - await enqueued(office)
         assert (await reason(office, waiting)).startswith("shop has used its 1 investigations an hour")
-
-
-async def test_when_the_days_money_is_spent_all_wait(database_url: str) -> None:
-    async with at_work(database_url, investigation_dollars_per_day=1.5) as office:
-        (first,) = await office.accept(alert("a"))
-        spend = "insert into event (incident_id, key, at, kind, message, data) values (%s, %s, now(), 'usage', '', %s)"
-        for n, dollars in enumerate((1.0, 0.4)):
-            await office.rows(spend, first, f"usage:{n}", Jsonb({"dollars": dollars}))
-        second = await office.accept(alert("b", service="mail"))
-        assert {first, *second} == await enqueued(office)
-        await office.rows(spend, first, "usage:2", Jsonb({"dollars": 0.1}))
-        (third,) = await office.accept(alert("c", service="web", minute=20))
-        assert await reason(office, third) == (
-            "waits until 00:00 UTC: the day's 1.50 dollars for the model are spent"
-            f" (AUTOPILOT_INVESTIGATION_DOLLARS_PER_DAY); {BEGINS_NOW}"
-        )
-        await office.rows("update event set recorded_at = recorded_at - interval '1 day'")
-        assert await admit_now(office) == [third]
 
 
 async def test_a_recovery_ends_the_waiting(small: Office) -> None:

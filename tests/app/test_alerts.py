@@ -323,6 +323,14 @@ async def test_a_split_off_incident_is_investigated(office: Office) -> None:
     await office.is_consistent()
 
 
+async def test_a_split_off_incident_speaks_as_the_one_it_was_in(office: Office) -> None:
+    (one, *_) = await office.accept(alert("a"), alert("b", service="db"))
+    assert office.desk.settings.language == "en"
+    await office.rows("update incident set language = 'ko'")
+    new = await split(office.desk, str(one), await office.alert_ids("b"), KIM)
+    assert (await office.incident(new))["language"] == "ko"
+
+
 async def test_what_a_person_puts_together_again_may_be_merged_again(office: Office) -> None:
     (one, *_) = await office.accept(alert("a"), alert("b", service="db"))
     new = await split(office.desk, str(one), await office.alert_ids("b"), KIM)

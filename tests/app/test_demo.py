@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import psutil
+import pytest
 
 from tests.conftest import ROOT
 from tests.processes import wait_until
@@ -32,7 +33,8 @@ def test_a_choice_on_the_command_line_ends_with_a_verified_result() -> None:
         assert said in output
 
 
-def test_ctrl_c_stops_everything_it_started() -> None:
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGHUP], ids=["ctrl-c", "terminal closed"])
+def test_the_end_stops_everything_it_started(ending: signal.Signals) -> None:
     demo = _demo()
     assert demo.stdout is not None
     for line in demo.stdout:
@@ -40,7 +42,7 @@ def test_ctrl_c_stops_everything_it_started() -> None:
             break
     children = psutil.Process(demo.pid).children(recursive=True)
     assert len(children) >= 3, "shop, API and worker"
-    demo.send_signal(signal.SIGINT)
+    demo.send_signal(ending)
     assert demo.wait(30) == 130
     demo.stdout.close()
     wait_until(lambda: not any(child.is_running() for child in children), "its processes to end", 10)

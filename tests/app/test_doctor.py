@@ -2,13 +2,16 @@
 
 import json
 import socket
+from datetime import date
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
-from app.doctor import examine
+from app.doctor import examine, retirement_of
 from app.settings import Settings
+from app.simulator.openai import openai_server, say
+from collectors.base import Check
 from tests import processes
 from tests.conftest import World, Worlds
 
@@ -56,6 +59,7 @@ def test_what_does_not_is_told_with_its_mend(worlds: Worlds, nowhere: str) -> No
     assert "PROMETHEUS_URL" in told["collector prometheus"]["mend"]
     assert "LOKI_URL" in told["collector loki"]["detail"]
     assert told["model"]["mend"] == "Check OPENAI_BASE_URL."
+    assert told["model"]["detail"].startswith("gpt-4o cannot be reached")
     # without STS credentials cannot be told, and nothing is tried instead
     assert told["executor ecs"]["name"] == "credentials"
     assert "sk-of-a-test" not in json.dumps(rows)
@@ -69,6 +73,71 @@ def test_a_wrong_setting_is_one_of_its_findings(worlds: Worlds) -> None:
     assert code == 1
     [row] = [row for row in rows if row["of"] == "collector datadog"]
     assert row["detail"].startswith("DATADOG_MAX_CALLS: ")
+
+
+async def of_the_model(monkeypatch: pytest.MonkeyPatch, **environment: str) -> list[Check]:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings(database_url=SecretStr("postgresql://127.0.0.1:1/x"), collectors=())
+    return [f.check for f in await examine(settings) if f.of == "model"]
+
+
+async def test_without_a_key_the_model_is_skipped_with_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    [check] = await of_the_model(monkeypatch)
+    assert check.status == "skipped"
+    assert "OPENAI_API_KEY" in check.mend
+
+
+@pytest.mark.parametrize(
+    ("key", "model", "status", "told"),
+    [
+        ("sk-of-a-test", "gpt-4o", "ok", "known at http://127.0.0.1"),
+        ("sk-of-a-test", "gpt-3", "failed", "Check OPENAI_MODEL."),
+        ("sk-of-another", "gpt-4o", "failed", "Check OPENAI_API_KEY."),
+    ],
+)
+async def test_the_model_as_configured(
+    monkeypatch: pytest.MonkeyPatch, key: str, model: str, status: str, told: str
+) -> None:
+    async with openai_server(say(""), key="sk-of-a-test", models=["gpt-4o"]) as server:
+        environment = {"OPENAI_API_KEY": key, "OPENAI_BASE_URL": server.url, "OPENAI_MODEL": model}
+        check, *_ = await of_the_model(monkeypatch, **environment)
+    assert (check.name, check.status) == (model, status)
+    assert told in check.detail + check.mend
+    assert "sk-of" not in str(check)
+
+
+async def test_a_server_that_is_none_of_openais_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with openai_server(say("")) as server:
+        environment = {"OPENAI_API_KEY": "x", "OPENAI_BASE_URL": f"{server.origin}/elsewhere"}
+        [check] = await of_the_model(monkeypatch, **environment)
+    assert (check.status, check.mend) == ("skipped", "The first incident will show it.")
+
+
+async def test_the_end_of_a_model_is_told_before_it_comes_and_failed_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with openai_server(say("")) as server:
+        environment = {"OPENAI_API_KEY": "x", "OPENAI_BASE_URL": server.url, "OPENAI_PROFILE": "openai"}
+        [_, retirement] = await of_the_model(monkeypatch, **environment)
+        [_, price] = await of_the_model(monkeypatch, OPENAI_MODEL="gpt-5.5")
+        prices = {"OPENAI_DOLLARS_PER_MILLION_INPUT": "2.5", "OPENAI_DOLLARS_PER_MILLION_OUTPUT": "10"}
+        [_] = await of_the_model(monkeypatch, **prices)
+    assert "OPENAI_DOLLARS_PER_MILLION_INPUT" in price.mend
+    assert "2027-01-14" in retirement.detail
+    assert "gpt-5.5" in retirement.mend
+
+
+@pytest.mark.parametrize(
+    ("model", "today", "status"),
+    [
+        ("gpt-4o", date(2027, 1, 13), "ok"),
+        ("gpt-4o", date(2027, 1, 14), "failed"),
+        ("gpt-4.1-mini-2025-04-14", date(2027, 2, 1), "failed"),
+        ("gpt-5.5", date(2030, 1, 1), None),
+        ("llama3.3", date(2030, 1, 1), None),
+    ],
+)
+def test_retirement_on_a_day(model: str, today: date, status: str | None) -> None:
+    assert [check.status for check in retirement_of(model, today)] == ([status] if status else [])
 
 
 async def test_a_key_that_no_header_can_hold_is_one_finding_and_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,36 +96,6 @@ def test_nezha(tmp_path: Path) -> None:
     assert "08_44_log.csv is missing" in done.stderr
 
 
-# --- scenarios ----------------------------------------------------------------------------------------------------
-
-
-def test_scenarios(tmp_path: Path) -> None:
-    out = tmp_path / "result.json"
-    done = autopilot("eval", "scenarios", SCENARIOS, "--out", out)
-    assert done.exit_code == 0, done.output
-    firsts = {name: names[0] for name, names in json.loads(out.read_text()).items()}
-    assert firsts == {"001-black-friday": "payment-service", "002-bad-deploy": "checkout"}
-    assert "top-1 100% (2/2), top-3 100% (2/2)" in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("expected", "code", "said"),
-    [
-        ('{"component": "nobody"}', 1, "top-1 0% (0/1)"),
-        ('{"component": "payment-service"}', 0, "top-1 100% (1/1)"),
-        (None, 0, "nothing was expected"),
-        ("[]", 1, "0 cases ranked, 1 left out"),
-    ],
-)
-def test_what_is_expected_of_a_scenario(tmp_path: Path, expected: str | None, code: int, said: str) -> None:
-    folder = shutil.copytree(BLACK_FRIDAY, tmp_path / "one")
-    (folder / "expected.json").unlink()
-    if expected is not None:
-        (folder / "expected.json").write_text(expected)
-    done = autopilot("eval", "scenarios", tmp_path)
-    assert (done.exit_code, said in done.stdout) == (code, True), done.output
-
-
 # --- rank ---------------------------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,8 @@ from base64 import b64decode
 from datetime import UTC, datetime
 from xml.etree import ElementTree as ET
 
-from app.report import MAX_EMBEDDED, AlertOf, Report, build, markdown
+from app.report import AlertOf, Report, build
+from app.report_markdown import MAX_EMBEDDED, markdown
 from collectors.base import Document, Edge
 from graph.state import Assessment, Evidence, Execution, Finding, Hop, StepResult, Suspect, Verification
 
@@ -78,7 +79,7 @@ def test_the_alerts_say_why_they_are_here() -> None:
     )
     text = markdown(made)
     assert "## Alerts (52)\n" in text
-    assert "| p95\\| | shop | datadog | firing since 2024-12-20 09:15:00 UTC | opened the incident | - |\n" in text
+    assert "| p95\\| | shop | datadog | firing since 2024-12-20 09:15:00 UTC | opened this incident | - |\n" in text
     assert "recovered since 2024-12-20 09:15:00 UTC | \\<b\\> calls it | 0.75 |\n\nand 50 more\n" in text
     assert "## Alerts" not in markdown(report())
 
@@ -123,8 +124,8 @@ def test_embedded_pictures_are_bounded() -> None:
 def test_pictures_can_be_links() -> None:
     text = markdown(pictured(), embed=False, address="https://pilot.example/")
     assert "data:image" not in text
-    assert "- [topology](https://pilot.example/incidents/inc_1/pictures/topology.svg)" in text
-    assert "- [E4](https://pilot.example/incidents/inc_1/pictures/E4.svg): db cpu" in text
+    assert "- [Topology](https://pilot.example/incidents/inc_1/pictures/topology.svg?lang=en)" in text
+    assert "- [E4](https://pilot.example/incidents/inc_1/pictures/E4.svg?lang=en): db cpu" in text
     assert "E5.svg" not in text
 
 
@@ -136,8 +137,8 @@ def test_nothing_to_draw_draws_nothing() -> None:
 def test_the_assessment_says_when_it_is_not_sure() -> None:
     text = markdown(pictured())
     assert "Computed: **something is wrong** (99% sure). two \\|rivals\\|" in text
-    assert "**Not sure of the cause.** The suspects are leads, no more." in text
-    assert "Affected: shop." in text
+    assert "**Not sure of the cause. The suspects are leads, no more.**" in text
+    assert "Affected components: shop." in text
     assert "and 3 more that say little" in text
     assert "## Assessment" not in markdown(report())
 

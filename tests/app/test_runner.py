@@ -1,10 +1,10 @@
 """The runner, the jobs and the sweep: what a dead, a stuck or a failing process leaves behind."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import procrastinate
@@ -25,11 +25,13 @@ from app.settings import Settings
 from app.store import incidents
 from app.store.ledger import PostgresLedger, PostgresSnapshots
 from app.wiring import Product
+from collectors.base import LogLine, LogsRead, Scope, Telemetry, TraceRead
 from graph.catalogue import Catalogue, Service
 from graph.deps import Claim, Deps, ResourceBusy, StepKey
 from graph.flow import NODES, Node
 from graph.llms.rules import RulesAnalyst
-from graph.state import Alert, Decision, State
+from graph.state import Alert, Decision, Evidence, RootCause, State
+from tests.graph.sources import Source, errors
 
 KIM = Caller("kim", "responder")
 
@@ -170,6 +172,58 @@ async def test_a_decision_is_not_lost_where_its_projection_fails(office: Office)
     await runner.advance(incident)
     row = await office.get(incident)
     assert (row["status"], row["round"]) == ("awaiting_decision", 2)
+
+
+async def test_a_hint_steers_windows_and_questions_and_the_answer_says_what_changed(office: Office) -> None:
+    incident, source = await office.open(), Answering("meter", shop_fails)
+    catalogue = Catalogue(services={"shop": Service(), "orders-db": Service()})
+    runner = Runner(office.pool, replace(office.deps, collectors=(source,), catalogue=catalogue))
+    await runner.advance(incident)
+    row = await office.get(incident)
+    hint = 'It began 30 minutes ago: look for "too many clients" in the orders database'
+    await decide(office.desk, incident, row["plan_revision"], "re_analyze", KIM, hint=hint)
+    await runner.advance(incident)
+    async with office.pool.connection() as connection:
+        first, second = await incidents.analyses(connection, incident)
+        events = [event["message"] for event in await incidents.events(connection, incident)]
+    evidence, root_cause = Evidence.model_validate(second["evidence"]), RootCause.model_validate(second["root_cause"])
+    assert not any(f["asked"] for f in first["evidence"]["findings"])
+    # windows
+    assert evidence.looked_at is not None
+    assert source.scopes[-1].occurred_at - evidence.looked_at.incident.start == timedelta(minutes=35)
+    assert any("UTC on: the hint says «30 minutes ago», " in message for message in events)
+    # scope and questions
+    assert source.questions == [LogsRead(component="orders-db", contains="too many clients")]
+    [asked] = [f for f in evidence.findings if f.asked]
+    assert asked.component == "orders-db"
+    [claim] = [c for c in root_cause.claims if asked.id in c.evidence]
+    assert claim.verified, claim.complaint
+    # what changed
+    assert hint in root_cause.changed[0]
+    assert f"New: «{claim.text}»" in root_cause.changed
+
+
+class Answering(Source):
+    """A source that answers questions about logs."""
+
+    reads = frozenset({"logs"})
+
+    def __init__(self, name: str, answer: Callable[[Scope], Telemetry]) -> None:
+        super().__init__(name, answer)
+        self.questions: list[LogsRead | TraceRead] = []
+
+    async def read(self, question: LogsRead | TraceRead, scope: Scope) -> Telemetry:
+        """Three refusals."""
+        self.questions.append(question)
+        times = [scope.occurred_at - timedelta(minutes=n) for n in (5, 6, 7)]
+        lines = (
+            LogLine(component="orders-db", at=at, level="error", message="sorry, too many clients") for at in times
+        )
+        return Telemetry(source=self.name, logs=tuple(lines))
+
+
+def shop_fails(scope: Scope) -> Telemetry:
+    return errors(scope, since=scope.occurred_at - timedelta(minutes=8), source="meter")
 
 
 async def test_one_runner_at_a_time(office: Office) -> None:

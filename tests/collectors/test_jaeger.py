@@ -7,20 +7,20 @@ import httpx
 import pytest
 from pydantic import JsonValue
 
-from collectors.base import Declared, Edge, Forbidden, GapReason, Target, Unreachable
+from collectors.base import Declared, Edge, Forbidden, GapReason, LogsRead, Refused, Target, TraceRead, Unreachable
 from collectors.jaeger import JaegerCollector, Settings, create
 from tests.collectors.test_otlp import INCIDENT, T0
-from tests.collectors.test_tempo import Answer, FrozenClock, scope
+from tests.collectors.test_tempo import NO_IDS, Answer, FrozenClock, scope
 
 V3, V1, SERVICES, DEPENDENCIES = "/api/v3/traces", "/api/traces", "/api/v3/services", "/api/dependencies"
 PAGE = "<!doctype html><title>Jaeger UI</title>"
 NONE = {"error": {"httpCode": 404, "message": "No traces found"}}
 
 
-def otlp(trace_id: str, at: datetime, *, failed: bool = False) -> JsonValue:
+def otlp(trace_id: str, at: datetime, *, failed: bool = False, span_id: int = 2) -> JsonValue:
     span: dict[str, JsonValue] = {
         "traceId": trace_id.zfill(32),
-        "spanId": "0000000000000002",
+        "spanId": f"{span_id:016x}",
         "name": "foobar",
         "kind": 2,
         "startTimeUnixNano": str(int(at.timestamp()) * 1_000_000_000),
@@ -285,3 +285,65 @@ async def test_the_doctor_tells_the_version_and_looks_at_a_service(jaeger: Jaege
 async def test_the_doctor_knows_a_server_that_is_no_jaeger(old: Jaeger) -> None:
     [reached, _] = await old.collector().check()
     assert (reached.status, reached.mend) == ("failed", "check JAEGER_URL")
+
+
+# --- one trace ----------------------------------------------------------------------------------------------------
+
+F1 = "f1".zfill(32)
+
+
+async def test_a_trace_is_read_by_its_id_alone(jaeger: Jaeger) -> None:
+    jaeger.answers[f"{V3}/{F1}"] = lambda _: httpx.Response(200, json=otlp("f1", T0, failed=True))
+    seen = await jaeger.collector(ui_url="http://traces.shop").read(TraceRead(trace_id="f1"), scope())
+    assert [(s.component, s.trace_id, s.error) for s in seen.spans] == [("payment", F1, "error")]
+    assert seen.gaps == ()
+    [query] = seen.queries
+    assert (query.text, query.link, query.rows) == (f"{V3}/{F1}", f"http://traces.shop/trace/{F1}", 1)
+    assert [request.url.path for request in jaeger.requests] == [SERVICES, f"{V3}/{F1}"]
+
+
+async def test_the_older_api_gives_a_trace_too(old: Jaeger) -> None:
+    old.answers[f"{V1}/{F1}"] = lambda _: httpx.Response(200, json={"data": [older("f1", T0)], "errors": None})
+    seen = await old.collector().read(TraceRead(trace_id=F1), scope())
+    assert [s.component for s in seen.spans] == ["orders", "payment"]
+    assert seen.edges == (Edge(caller="orders", callee="payment", source="jaeger"),)
+
+
+@pytest.mark.parametrize("api", ["jaeger", "old"])
+async def test_a_trace_that_jaeger_does_not_have_is_an_answer(api: str, request: pytest.FixtureRequest) -> None:
+    server: Jaeger = request.getfixturevalue(api)
+    body: JsonValue = {"data": None, "errors": [{"code": 404, "msg": "trace not found"}]}
+    for path in (f"{V1}/{F1}", f"{V3}/{F1}"):
+        server.answers[path] = lambda _: httpx.Response(404, json=body)
+    seen = await server.collector().read(TraceRead(trace_id=F1), scope())
+    assert not seen.spans
+    assert [(gap.reason, gap.detail) for gap in seen.gaps] == [
+        (GapReason.EMPTY, f"jaeger has no spans of trace {F1}, or did not keep them")
+    ]
+
+
+async def test_the_spans_of_a_huge_trace_are_bounded_and_the_failed_ones_kept(jaeger: Jaeger) -> None:
+    answer = "\n".join(json.dumps(otlp("f1", T0, failed=n == 900, span_id=n)) for n in range(1, 1001))
+    jaeger.answers[f"{V3}/{F1}"] = lambda _: httpx.Response(200, text=answer)
+    seen = await jaeger.collector().read(TraceRead(trace_id=F1), scope())
+    assert len(seen.spans) == 500
+    assert sum(bool(s.error) for s in seen.spans) == 1
+    assert "500 spans were left out" in seen.gaps[0].detail
+
+
+@pytest.mark.parametrize("told", NO_IDS)
+async def test_what_is_no_trace_id_is_not_asked(jaeger: Jaeger, told: str) -> None:
+    with pytest.raises(Refused, match="trace ids are"):
+        await jaeger.collector().read(TraceRead(trace_id=told), scope())
+    assert not jaeger.requests
+
+
+async def test_refused_credentials_are_raised(jaeger: Jaeger) -> None:
+    jaeger.answers[SERVICES] = lambda _: httpx.Response(403)
+    with pytest.raises(Forbidden, match="403"):
+        await jaeger.collector().read(TraceRead(trace_id=F1), scope())
+
+
+async def test_jaeger_knows_no_logs(jaeger: Jaeger) -> None:
+    with pytest.raises(Refused, match="no questions about logs"):
+        await jaeger.collector().read(LogsRead(component="payment", contains="exhausted"), scope())

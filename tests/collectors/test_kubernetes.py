@@ -19,12 +19,16 @@ from collectors.base import (
     Gap,
     GapReason,
     KubernetesWorkload,
+    LogsRead,
+    Refused,
     Scope,
     Target,
+    TraceRead,
     Unreachable,
     Window,
 )
-from collectors.kubernetes import KubernetesCollector, Settings, create
+from collectors.kubernetes import LOG_BYTES, LOGS, KubernetesCollector, Settings, create
+from tests.collectors.test_questions import ATTACKS
 
 T0 = datetime(2024, 12, 20, 9, 0, tzinfo=UTC)
 INCIDENT = Window(start=T0, end=T0 + timedelta(minutes=15))
@@ -45,12 +49,16 @@ class FrozenClock:
 
 
 class Cluster:
-    """Answers per path; a list that is not told is empty, an object that is not told is not found."""
+    """Answers per path; a list that is not told is empty, an object that is not told is not found.
+
+    ``logs`` by pod, container and whether it is the previous one.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.headers: list[dict[str, str]] = []
         self.answers: dict[str, Answer] = {}
+        self.logs: dict[tuple[str, str, bool], str] = {}
         self.extra_headers: dict[str, str] = {}
         cluster = self
 
@@ -60,8 +68,9 @@ class Cluster:
                 query = dict(parse_qsl(parts.query))
                 cluster.asked.append((parts.path, query))
                 cluster.headers.append(dict(self.headers))
-                status, content = cluster.answer(parts.path, query)
-                body = json.dumps(content).encode()
+                log = cluster.log(parts.path, query)
+                status, content = (200, {}) if log is not None else cluster.answer(parts.path, query)
+                body = json.dumps(content).encode() if log is None else log
                 self.send_response(status)
                 for name, value in {"Content-Length": str(len(body)), **cluster.extra_headers}.items():
                     self.send_header(name, value)
@@ -81,6 +90,16 @@ class Cluster:
             return self.answers[path](query)
         named = path in (DEPLOYMENT, STATEFUL, DAEMON) or path.endswith("/none")
         return (404, failure("not found")) if named else (200, {"metadata": {}, "items": None})
+
+    def log(self, path: str, query: dict[str, str]) -> bytes | None:
+        """From the asked time on, cut off at the limit."""
+        pod, _, kind = path.removeprefix(PODS + "/").partition("/")
+        text = self.logs.get((pod, query.get("container", ""), query.get("previous") == "True"))
+        if kind != "log" or text is None:
+            return None
+        since = FrozenClock().now() - timedelta(seconds=int(query["sinceSeconds"]))
+        rows = [row for row in text.splitlines(keepends=True) if datetime.fromisoformat(row.split(" ")[0]) >= since]
+        return "".join(rows).encode()[: int(query["limitBytes"])]
 
     def to(self, path: str) -> list[dict[str, str]]:
         return [query for asked, query in self.asked if asked == path]
@@ -427,7 +446,8 @@ async def test_check_names_every_permission(cluster: Cluster, collector: Kuberne
     assert checks["list pods"].mend == "let a Role allow the account to list pods in the namespace default"
     assert checks["get deployments.apps"].status == "ok"
     assert checks["clock"].status == "ok"
-    assert len(checks) == 9
+    assert len(checks) == 10
+    assert checks["get pods/log"].status == "ok"
 
 
 async def test_a_broken_kubeconfig_is_told(tmp_path: Path) -> None:
@@ -441,3 +461,164 @@ async def test_a_broken_kubeconfig_is_told(tmp_path: Path) -> None:
 def test_a_missing_setting_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="needs KUBERNETES_KUBECONFIG"):
         create(FrozenClock(), Declared())
+
+
+# --- one question -------------------------------------------------------------------------------------------------
+
+
+def stamped(minutes: float, text: str) -> str:
+    moment = T0 + timedelta(minutes=minutes)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.123456789Z {text}\n"
+
+
+def pod(name: str, *containers: Json, began: float = -60 * 24) -> Json:
+    told = containers or ({"name": "app", "state": {"running": {}}},)
+    return {"metadata": {"name": name}, "status": {"startTime": at(began), "containerStatuses": list(told)}}
+
+
+def asks(words: str = "pool exhausted", component: str = "payment") -> LogsRead:
+    return LogsRead(component=component, contains=words)
+
+
+@pytest.fixture
+def logging(cluster: Cluster) -> Cluster:
+    """One pod of one container."""
+    cluster.gives(DEPLOYMENT, DEPLOYED)
+    cluster.gives(PODS, {"items": [pod("pay-0")]})
+    return cluster
+
+
+async def test_lines_that_hold_the_words_are_found_in_any_case(
+    logging: Cluster, collector: KubernetesCollector
+) -> None:
+    logging.logs["pay-0", "app", False] = "".join(
+        (
+            stamped(-60.5, "pool exhausted, long before"),  # clocks differ: it is asked for
+            stamped(-30, "WARN pool exhausted, before"),
+            stamped(1, '{"level": "error", "msg": "Pool EXHAUSTED", "logger": "Hikari", "trace_id": "77"}'),
+            stamped(2, "pool is fine"),
+            stamped(3, "pool exhausted again"),
+        )
+    )
+    found = await collector.read(asks(), scope())
+    assert [(x.level, x.message, x.logger, x.instance, x.trace_id) for x in found.logs] == [
+        ("warning", "WARN pool exhausted, before", "app", "pay-0", ""),
+        ("error", "Pool EXHAUSTED", "Hikari", "pay-0", "77"),
+        ("info", "pool exhausted again", "app", "pay-0", ""),
+    ]
+    assert {x.component for x in found.logs} == {"payment"}
+    assert found.logs[1].at == T0 + timedelta(minutes=1, microseconds=123456)
+    assert found.gaps == ()
+    [asked] = [q for q in found.queries if q.kind == "logs"]
+    assert asked.rows == 3
+    assert asked.text == (
+        "kubectl logs -n shop -l app=pay --all-containers --tail=-1 --timestamps --since-time=2024-12-20T08:00:00Z"
+        " | grep -iF -- 'pool exhausted'"
+    )
+    assert logging.to(f"{PODS}/pay-0/log") == [
+        {
+            "container": "app",
+            "previous": "False",
+            "sinceSeconds": str(70 * 60 + 60),
+            "limitBytes": str(LOG_BYTES),
+            "timestamps": "True",
+        }
+    ]
+
+
+async def test_what_a_container_said_before_it_was_started_again_is_read(
+    logging: Cluster, collector: KubernetesCollector
+) -> None:
+    ended = {"terminated": {"reason": "OOMKilled", "exitCode": 137}}
+    containers: list[Json] = [
+        {"name": "restarted", "state": {"running": {}}, "lastState": ended},
+        {"name": "crashing", "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended},
+        {"name": "starting", "state": {"waiting": {"reason": "ContainerCreating"}}},
+    ]
+    logging.gives(PODS, {"items": [pod("pay-0", *containers)]})
+    for container, previous in (("restarted", False), ("restarted", True), ("crashing", False)):
+        logging.logs["pay-0", container, previous] = stamped(1, f"pool exhausted {container} {previous}")
+    found = await collector.read(asks(), scope())
+    assert {x.message for x in found.logs} == {
+        "pool exhausted restarted True",
+        "pool exhausted restarted False",
+        "pool exhausted crashing False",
+    }
+    assert len(logging.to(f"{PODS}/pay-0/log")) == 3  # that of one which is just starting is not there
+    assert found.gaps == ()
+
+
+async def test_a_log_that_is_too_large_is_read_from_the_incident_on(
+    logging: Cluster, collector: KubernetesCollector
+) -> None:
+    noise = "".join(stamped(-40 + i / 1000, "x" * 1000) for i in range(5_000))
+    early, late = stamped(-41, "pool exhausted before"), stamped(2, "pool exhausted now")
+    logging.logs["pay-0", "app", False] = early + noise + late
+    found = await collector.read(asks(), scope())
+    assert [x.message for x in found.logs] == ["pool exhausted before", "pool exhausted now"]
+    assert "pay-0/app: the log is larger than the 4,000,000 bytes" in details(found.gaps)
+    assert [int(q["sinceSeconds"]) for q in logging.to(f"{PODS}/pay-0/log")] == [70 * 60 + 60, 10 * 60 + 60]
+
+
+async def test_the_number_of_logs_is_bounded_and_those_of_containers_that_ended_come_first(
+    logging: Cluster, collector: KubernetesCollector
+) -> None:
+    ended = {"name": "app", "state": {"running": {}}, "lastState": {"terminated": {"exitCode": 137}}}
+    logging.gives(PODS, {"items": [*(pod(f"pay-{n}") for n in range(LOGS + 5)), pod("pay-last", ended)]})
+    for n in range(LOGS + 5):
+        logging.logs[f"pay-{n}", "app", False] = stamped(1, "pool exhausted")
+    logging.logs["pay-last", "app", True] = stamped(1, "pool exhausted, and dead")
+    found = await collector.read(asks(), scope())
+    assert len(found.logs) == LOGS
+    assert "pool exhausted, and dead" in {x.message for x in found.logs}
+    assert f"only the logs of {LOGS} of {LOGS + 7} containers were read" in details(found.gaps)
+
+
+async def test_a_log_that_cannot_be_read_costs_only_itself(logging: Cluster, collector: KubernetesCollector) -> None:
+    logging.gives(PODS, {"items": [pod("pay-0"), pod("pay-1")]})
+    logging.logs["pay-0", "app", False] = stamped(1, "pool exhausted")
+    logging.gives(f"{PODS}/pay-1/log", failure("pods/log is forbidden"), 403)
+    found = await collector.read(asks(), scope())
+    assert len(found.logs) == 1
+    [gap] = found.gaps
+    assert gap.reason == GapReason.FORBIDDEN
+    assert gap.detail.startswith("1 of 2 logs: kubectl logs -n shop pay-1 -c app: Kubernetes answered 403")
+    assert gap.mend == "let a Role allow the account to get pods/log in the namespace shop"
+
+
+async def test_logs_that_went_with_their_pods_are_no_silence(logging: Cluster, collector: KubernetesCollector) -> None:
+    logging.gives(PODS, {"items": [pod("pay-9", began=5)]})
+    logging.logs["pay-9", "app", False] = stamped(6, "all is well")
+    found = await collector.read(asks(), scope())
+    assert not found.rows
+    assert "no pod of before the incident" in details(found.gaps)
+
+
+async def test_what_the_catalogue_does_not_place_in_kubernetes_is_refused(
+    logging: Cluster, collector: KubernetesCollector
+) -> None:
+    with pytest.raises(Refused, match="no workload of redis") as refused:
+        await collector.read(asks(component="redis"), scope())
+    assert refused.value.reason == GapReason.NOT_CONFIGURED
+    with pytest.raises(Refused, match="no questions about trace"):
+        await collector.read(TraceRead(trace_id="77"), scope())
+    assert not logging.asked
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+async def test_words_are_sought_here_and_told_nobody(
+    logging: Cluster, collector: KubernetesCollector, attack: str
+) -> None:
+    words = " ".join(attack.split())
+    logging.logs["pay-0", "app", False] = "".join(
+        (
+            stamped(1, f"it said {words}"),
+            stamped(2, json.dumps({"msg": f"IT SAID {words}"}, ensure_ascii=False)),
+            stamped(3, json.dumps({"msg": f"It said {words}"})),
+            stamped(4, "all is well, timeout of billing"),
+        )
+    )
+    found = await collector.read(asks(attack), scope())
+    assert [x.message for x in found.logs] == [f"{said} {words}" for said in ("it said", "IT SAID", "It said")]
+    assert {path for path, _ in logging.asked} == {DEPLOYMENT, PODS, f"{PODS}/pay-0/log"}
+    assert words not in str(logging.asked)

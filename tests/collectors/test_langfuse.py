@@ -17,10 +17,13 @@ from collectors.base import (
     Forbidden,
     GapReason,
     LangfuseTraces,
+    LogsRead,
+    Refused,
     Scope,
     SeriesRef,
     Target,
     Telemetry,
+    TraceRead,
     Window,
 )
 from collectors.langfuse import _COLUMNS, LangfuseCollector, Settings, _changes, _tabled, create
@@ -466,3 +469,84 @@ async def test_the_doctor_tells_versions_and_permissions(langfuse: Langfuse) -> 
     checks = {check.name: check for check in await langfuse.collector().check()}
     assert checks["credentials"].status == "failed"
     assert "LANGFUSE_PUBLIC_KEY" in checks["credentials"].mend
+
+
+# --- one trace ----------------------------------------------------------------------------------------------------
+
+HEX = "2f3e0cee77ae5dc9c17ade3689eb2e54"
+OLD_ID = "9b2e1f0c-5d3a-4c8e-8f3d-0a1b2c3d4e5f"
+
+
+async def test_the_observations_of_a_trace_are_its_spans(langfuse: Langfuse) -> None:
+    failed = failure(2) | {"traceId": HEX, "parentObservationId": "o1"}
+    root = call(1, type="SPAN", name="chat", providedModelName=None, promptName=None, traceId=HEX)
+    langfuse.answers[ROWS] = lambda _: page(root, failed, call(3), "nonsense")  # o3 is of another trace
+    seen = await langfuse.collector().read(TraceRead(trace_id=HEX), scope())
+    assert [(s.span_id, s.parent_id, s.component, s.peer, s.error) for s in seen.spans] == [
+        ("o1", "", "assistant", "", ""),
+        ("o2", "o1", "assistant", "openai", "429 Rate limit reached for gpt-4o"),
+    ]
+    assert [gap.detail.partition(":")[0] for gap in seen.gaps] == ["1 rows were not understood"]
+    [asked] = [r for r in langfuse.to(ROWS) if "filter" in r.url.params]
+    assert json.loads(asked.url.params["filter"]) == [
+        {"type": "datetime", "column": "startTime", "operator": ">=", "value": "2024-12-20T08:00:00.000Z"},
+        {"type": "datetime", "column": "startTime", "operator": "<", "value": "2024-12-20T09:15:00.000Z"},
+        {"type": "string", "column": "environment", "operator": "=", "value": "production"},
+        {"type": "string", "column": "traceName", "operator": "=", "value": 'chat"'},
+        {"type": "arrayOptions", "column": "tags", "operator": "all of", "value": ["shop"]},
+        {"type": "string", "column": "traceId", "operator": "=", "value": HEX},
+    ]
+    assert not set(asked.url.params["fields"].split(",")) & {"io", "metadata"}
+
+
+async def test_a_trace_is_the_service_s_that_has_it(langfuse: Langfuse) -> None:
+    def of_the_shop(request: httpx.Request) -> httpx.Response:
+        return page(call(1, traceId=HEX)) if '"shop"' in request.url.params.get("filter", "") else page()
+
+    langfuse.answers[ROWS] = of_the_shop
+    targets = [Target(service=name, langfuse=LangfuseTraces(environment=name)) for name in ("assistant", "shop", "x")]
+    seen = await langfuse.collector().read(TraceRead(trace_id=HEX), scope(*targets))
+    assert [s.component for s in seen.spans] == ["shop"]
+    assert len(seen.queries) == 2
+
+
+async def test_the_older_api_gives_a_trace_of_the_service_only(old: Langfuse) -> None:
+    old.answers[OLD_TRACES] = lambda _: page({"id": OLD_ID}, page=1, totalPages=1)
+    old.answers[OLD_ROWS] = lambda _: page(call(1, traceId=OLD_ID), page=1, totalPages=1)
+    seen = await old.collector().read(TraceRead(trace_id=OLD_ID), scope())
+    assert [s.trace_id for s in seen.spans] == [OLD_ID]
+    assert old.to(OLD_ROWS)[0].url.params["traceId"] == OLD_ID
+    old.answers[OLD_TRACES] = lambda _: page(page=1, totalPages=0)
+    assert not (await old.collector().read(TraceRead(trace_id=OLD_ID), scope())).spans
+
+
+async def test_a_trace_that_langfuse_does_not_have_is_an_answer(langfuse: Langfuse) -> None:
+    seen = await langfuse.collector().read(TraceRead(trace_id=HEX), scope())
+    [gap] = seen.gaps
+    assert (gap.reason, HEX in gap.detail) == (GapReason.EMPTY, True)
+
+
+async def test_a_trace_with_more_observations_than_may_be_read_is_told(langfuse: Langfuse) -> None:
+    langfuse.answers[ROWS] = lambda _: page(*(call(n, traceId=HEX) for n in range(30)), cursor="more")
+    seen = await langfuse.collector(rows_per_search=10).read(TraceRead(trace_id=HEX), scope())
+    assert len(seen.spans) == 10
+    assert [gap.mend for gap in seen.gaps] == ["raise LANGFUSE_ROWS_PER_SEARCH"]
+
+
+@pytest.mark.parametrize("told", ["../projects", "t1", f'{HEX}"}}]', "%2e%2e%2f", "x" * 32, f"{HEX}\n", "or 1=1"])
+async def test_what_is_no_trace_id_is_not_asked(langfuse: Langfuse, told: str) -> None:
+    with pytest.raises(Refused, match="trace ids are"):
+        await langfuse.collector().read(TraceRead(trace_id=told), scope())
+    assert not langfuse.requests
+
+
+async def test_what_langfuse_cannot_answer_is_refused(langfuse: Langfuse) -> None:
+    with pytest.raises(Refused, match="no questions about logs"):
+        await langfuse.collector().read(LogsRead(component="assistant", contains="exhausted"), scope())
+    with pytest.raises(Refused, match="no service traces of Langfuse") as refused:
+        await langfuse.collector().read(TraceRead(trace_id=HEX), scope(Target(service="shop")))
+    assert refused.value.reason == GapReason.NOT_CONFIGURED
+    langfuse.answers[ROWS] = lambda _: httpx.Response(401)
+    with pytest.raises(Forbidden, match="401"):
+        await langfuse.collector().read(TraceRead(trace_id=HEX), scope())
+    assert len(langfuse.requests) == 1

@@ -11,22 +11,27 @@ import httpx
 import pytest
 from pydantic import JsonValue
 
+from collectors._questions import words_of
 from collectors.base import (
     CollectorError,
     Declared,
     Forbidden,
     GapReason,
+    LogsRead,
     RateLimited,
+    Refused,
     Scope,
     Series,
     SeriesRef,
     Target,
     Telemetry,
+    TraceRead,
     Window,
 )
-from collectors.loki import LokiCollector, Settings, create
+from collectors.loki import FOUND, FOUND_BEFORE, LokiCollector, Settings, _holding, create
 from graph.ranking import rank
 from graph.state import Alert
+from tests.collectors.test_questions import ATTACKS, with_attacks
 
 T0 = datetime(2024, 12, 20, 9, 0, tzinfo=UTC)
 INCIDENT = Window(start=T0, end=T0 + timedelta(minutes=15))
@@ -80,13 +85,13 @@ class Loki:
         return httpx.Response(200, json={"status": "success", "data": data, **self.more})
 
     def _matching(self, query: str) -> list[Line]:
-        if match := re.search(r'\| detected_level(=~|!~|=)"([^"]*)"', query):
+        if match := re.search(r'\} \| detected_level(=~|!~|=)"([^"]*)"', query):
             compare, pattern = match.groups()
             if compare == "=":
                 return [line for line in self.lines if line.level == pattern]
             return [line for line in self.lines if bool(re.fullmatch(pattern, line.level)) == (compare == "=~")]
-        if match := re.search(r'(\|~|!~) "([^"]*)"', query):
-            compare, pattern = match.groups()
+        if match := re.search(r'(\|~|!~) ("(?:[^"\\]|\\.)*")', query):
+            compare, pattern = match[1], json.loads(match[2])
             return [line for line in self.lines if bool(re.search(pattern, line.text)) == (compare == "|~")]
         return self.lines
 
@@ -125,15 +130,22 @@ class Loki:
         return LokiCollector(FrozenClock(), given, httpx.MockTransport(self))
 
     async def collected(self, *targets: Target, seasonal: tuple[Window, ...] = (), **settings: object) -> Telemetry:
-        scope = Scope(
-            service="payment",
-            occurred_at=T0,
-            incident=INCIDENT,
-            baseline=(BASELINE,),
-            seasonal=seasonal,
-            targets=targets or (Target(service="payment"),),
-        )
-        return await self.collector(**settings).collect(scope)
+        return await self.collector(**settings).collect(scope_of(*targets, seasonal=seasonal))
+
+    async def found(self, contains: str, component: str = "payment", *targets: Target) -> Telemetry:
+        question = LogsRead(component=component, contains=contains)
+        return await self.collector().read(question, scope_of(*targets))
+
+
+def scope_of(*targets: Target, seasonal: tuple[Window, ...] = ()) -> Scope:
+    return Scope(
+        service="payment",
+        occurred_at=T0,
+        incident=INCIDENT,
+        baseline=(BASELINE,),
+        seasonal=seasonal,
+        targets=targets or (Target(service="payment"),),
+    )
 
 
 def lines(count: int, start: float, end: float, level: str = "info", text: str = "line {}") -> list[Line]:
@@ -503,3 +515,97 @@ async def test_a_measure_that_is_refused_altogether_raises() -> None:
     ref = SeriesRef(source="loki", component="p", metric="m", query="sum(")
     with pytest.raises(CollectorError, match="syntax"):
         await Loki(refusals={"sum(": httpx.Response(400, text="syntax error")}).collector().measure([ref], INCIDENT)
+
+
+# --- one question ---
+
+
+async def test_lines_that_hold_the_words_are_counted_and_the_first_ones_read() -> None:
+    told = lines(500, 1, 3, text="Pool EXHAUSTED {}")
+    before = lines(90, -30, -20, text="pool exhausted {}")
+    loki = Loki([*told, *before, *lines(300, -50, 15, text="all is well")])
+    found = await loki.found("pool exhausted")
+    [counted] = found.series
+    query = '{service_name="payment"} |~ "(?i)pool exhausted"'
+    assert counted.ref.query == f"sum(count_over_time({query} [60s]))"
+    assert (counted.ref.metric, counted.ref.unit, sum(counted.values)) == ("log_lines", "lines/min", 590.0)
+    assert texts(found) == [line.text for line in (*told[:FOUND], *before[:FOUND_BEFORE])]
+    assert {line.component for line in found.logs} == {"payment"}
+    assert {line.level for line in found.logs} == {"info"}  # nobody said that they are problems
+    assert [(q.text, q.rows, q.truncated) for q in found.queries if q.kind == "logs"] == [
+        (query, FOUND, True),
+        (query, FOUND_BEFORE, True),
+    ]
+    [again] = await loki.collector().measure([counted.ref], INCIDENT)
+    assert sum(again.values) == 500.0
+
+
+async def test_a_question_selects_streams_by_the_catalogues_matchers() -> None:
+    loki = Loki(lines(3, 1, 2))
+    await loki.found("line", "payment", Target(service="payment", loki='{app="pay", env="prod"}'))
+    await loki.found("line", 'red"is} or {')  # no target, but a callee of one
+    selectors = {re.sub(r"^sum\(count_over_time\(", "", p["query"]).partition(" |~")[0] for p in queries(loki)}
+    assert selectors == {'{app="pay", env="prod"}', r'{service_name="red\"is} or {"}'}
+
+
+async def test_words_that_no_line_holds_are_an_answer() -> None:
+    found = await Loki(lines(3, 1, 2)).found("exhausted")
+    assert (found.series, found.logs, found.gaps) == ((), (), ())
+    assert {query.rows for query in found.queries} == {0}
+
+
+async def test_a_service_without_any_line_cannot_be_asked() -> None:
+    found = await Loki().found("exhausted")
+    assert not found.rows
+    [gap] = found.gaps
+    assert (gap.reason, gap.detail) == (GapReason.NOT_CONFIGURED, 'payment: no line in {service_name="payment"}')
+    assert "set loki of payment in the catalogue" in gap.mend
+
+
+async def test_lines_are_read_where_they_cannot_be_counted() -> None:
+    loki = Loki(lines(3, 1, 2), refusals={"count_over_time": httpx.Response(400, text="query length too long")})
+    found = await loki.found("line")
+    assert len(found.logs) == 3
+    [gap] = found.gaps
+    assert "max_query_length" in gap.mend
+
+
+async def test_refused_credentials_are_raised() -> None:
+    with pytest.raises(Forbidden, match="401"):
+        await Loki(refusals={"payment": httpx.Response(401)}).found("line")
+
+
+async def test_loki_knows_no_traces() -> None:
+    with pytest.raises(Refused, match="no questions about trace"):
+        await Loki().collector().read(TraceRead(trace_id="77"), scope_of())
+
+
+def queries(loki: Loki) -> list[httpx.QueryParams]:
+    return [request.url.params for request in loki.requests]
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+async def test_an_attack_finds_only_itself(attack: str) -> None:
+    words = " ".join(attack.split())
+    held = [f"it said {words}", json.dumps({"a": f"IT SAID {words}"}, ensure_ascii=False), json.dumps([words])]
+    loki = Loki([Line(ns(number), text) for number, text in enumerate([*held, "timeout of redis, all is well"])])
+    assert texts(await loki.found(attack)) == held
+    selected = {re.sub(r"^sum\(count_over_time\(| \[60s\]\)\)$", "", params["query"]) for params in queries(loki)}
+    [query] = selected
+    assert re.fullmatch(r'\{service_name="payment"\} \|~ "([^"\\]|\\.)*"', query)
+
+
+@with_attacks
+def test_to_loki_words_are_words_whatever_they_are(contains: str) -> None:
+    """Loki's strings are Go's, which know the two escapes used here, as JSON does; its expressions are RE2's."""
+    try:
+        words = words_of(LogsRead(component="payment", contains=contains))
+    except Refused:
+        return
+    match = re.fullmatch(r'\|~ ("(?:[^"\\]|\\["\\])*")', _holding(words))
+    assert match
+    holds = re.compile(json.loads(match[1]))
+    assert holds.search(f"it said {words} twice")
+    assert holds.search(json.dumps({"msg": words}))
+    assert not holds.search("")
+    assert not holds.search(words[1:])

@@ -55,7 +55,11 @@ async def test_what_was_written_is_replayed_within_the_windows(tmp_path: Path) -
     assert (series.ref, series.epoch_s, series.values) == (REF, (T0.timestamp(),), (2.0,))
     assert len(found.spans) == len(found.changes) == len(found.edges) == 1
     assert found.gaps == ()
-    assert await collector.measure([REF], INCIDENT) == []
+    [measured] = await collector.measure([REF], INCIDENT)
+    assert (measured.epoch_s, measured.values) == ((T0.timestamp(),), (2.0,))
+    later = Window(start=INCIDENT.end, end=INCIDENT.end + timedelta(hours=1))
+    assert await collector.measure([REF], later) == []  # a recording does not go on
+    assert await collector.measure([REF.model_copy(update={"metric": "memory"})], INCIDENT) == []
 
 
 async def test_another_time_is_a_gap(tmp_path: Path) -> None:

@@ -10,7 +10,21 @@ import httpx
 import pytest
 from pydantic import JsonValue, SecretStr
 
-from collectors.base import Declared, Edge, Forbidden, Gap, GapReason, Scope, SeriesRef, Target, Unreachable, Window
+from collectors.base import (
+    Declared,
+    Edge,
+    Forbidden,
+    Gap,
+    GapReason,
+    LogsRead,
+    Refused,
+    Scope,
+    SeriesRef,
+    Target,
+    TraceRead,
+    Unreachable,
+    Window,
+)
 from collectors.tempo import MAX_DURATION, Settings, TempoCollector, create
 from tests.collectors.test_otlp import BASELINE, INCIDENT, T0
 
@@ -398,3 +412,101 @@ async def test_the_doctor_names_what_is_missing(tempo: Tempo) -> None:
     checks = {check.name: check for check in await tempo.collector().check()}
     assert checks["search traces"].status == "failed"
     assert "TEMPO_TOKEN" in checks["search traces"].mend
+
+
+# --- one trace ----------------------------------------------------------------------------------------------------
+
+NO_IDS = ("../../api/echo", "%2e%2e", "x" * 32, "0" * 32, "a" * 33, f"{FAILED_ID}?q=", f"{FAILED_ID}\n", "ａ" * 32)
+
+
+async def test_a_trace_is_read_by_its_id_alone(tempo: Tempo) -> None:
+    tempo.traces[FAILED_ID] = {
+        "trace": {"resourceSpans": [trace(FAILED_ID, failed=True), trace(USUAL_ID, service="somebody-elses")]}
+    }
+    seen = await tempo.collector(grafana_url="http://grafana", grafana_datasource="tempo-1").read(
+        TraceRead(trace_id=FAILED_ID), scope()
+    )
+    assert [(s.component, s.trace_id, s.error) for s in seen.spans] == [("payment", FAILED_ID, "pool exhausted")]
+    assert seen.gaps == ()
+    [query] = seen.queries
+    assert (query.text, query.rows) == (f"/api/v2/traces/{FAILED_ID}", 2)
+    assert query.link is not None
+    assert FAILED_ID in query.link
+    [request] = tempo.requests
+    ends = int(request.url.params["start"]), int(request.url.params["end"])
+    assert ends == (BASELINE.start.timestamp() - 3600, INCIDENT.end.timestamp() + 3600)
+
+
+async def test_who_calls_whom_in_a_trace_is_told(tempo: Tempo) -> None:
+    called: JsonValue = {
+        "resource": {"attributes": [{"key": "service.name", "value": {"stringValue": "ledger"}}]},
+        "scopeSpans": [
+            {
+                "spans": [
+                    {
+                        "traceId": FAILED_ID,
+                        "spanId": "b" * 16,
+                        "parentSpanId": FAILED_ID[-16:],
+                        "startTimeUnixNano": str(ns(T0)),
+                        "endTimeUnixNano": str(ns(T0) + 1),
+                    }
+                ]
+            }
+        ],
+    }
+    tempo.traces[FAILED_ID] = {"trace": {"resourceSpans": [trace(FAILED_ID), called]}}
+    seen = await tempo.collector().read(TraceRead(trace_id=FAILED_ID), scope())
+    assert seen.edges == (Edge(caller="payment", callee="ledger", source="tempo"),)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        FAILED_ID.upper(),
+        f"1-{FAILED_ID[:8]}-{FAILED_ID[8:]}",
+        "-".join((FAILED_ID[:8], FAILED_ID[8:12], FAILED_ID[12:16], FAILED_ID[16:20], FAILED_ID[20:])),
+    ],
+)
+async def test_other_spellings_of_an_id_are_understood(tempo: Tempo, told: str) -> None:
+    assert len((await tempo.collector().read(TraceRead(trace_id=told), scope())).spans) == 1
+
+
+async def test_an_id_of_64_bits_is_understood(tempo: Tempo) -> None:
+    told = USUAL_ID.lstrip("0")
+    assert len((await tempo.collector().read(TraceRead(trace_id=told), scope())).spans) == 1
+
+
+@pytest.mark.parametrize("told", NO_IDS)
+async def test_what_is_no_trace_id_is_not_asked(tempo: Tempo, told: str) -> None:
+    with pytest.raises(Refused, match="trace ids are"):
+        await tempo.collector().read(TraceRead(trace_id=told), scope())
+    assert not tempo.requests
+
+
+async def test_a_trace_that_tempo_does_not_have_is_an_answer(tempo: Tempo) -> None:
+    tempo.answers[f"/api/traces/{'c' * 32}"] = lambda _: httpx.Response(404)
+    seen = await tempo.collector().read(TraceRead(trace_id="c" * 32), scope())
+    assert not seen.spans
+    [gap] = seen.gaps
+    assert (gap.reason, gap.detail) == (
+        GapReason.EMPTY,
+        f"tempo has no spans of trace {'c' * 32}, or did not keep them",
+    )
+
+
+async def test_a_trace_that_came_in_part_is_told(tempo: Tempo) -> None:
+    tempo.traces[FAILED_ID] = {**tempo.traces[FAILED_ID], "status": "PARTIAL", "message": "too large"}  # type: ignore[dict-item]
+    seen = await tempo.collector().read(TraceRead(trace_id=FAILED_ID), scope())
+    assert seen.queries[0].truncated
+    assert [gap.detail for gap in seen.gaps] == ["traces came in part: too large"]
+
+
+async def test_refused_credentials_are_raised(tempo: Tempo) -> None:
+    tempo.answers[f"/api/v2/traces/{FAILED_ID}"] = lambda _: httpx.Response(401)
+    with pytest.raises(Forbidden, match="401"):
+        await tempo.collector().read(TraceRead(trace_id=FAILED_ID), scope())
+
+
+async def test_tempo_knows_no_logs(tempo: Tempo) -> None:
+    with pytest.raises(Refused, match="no questions about logs"):
+        await tempo.collector().read(LogsRead(component="payment", contains="exhausted"), scope())

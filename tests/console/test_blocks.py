@@ -11,7 +11,7 @@ from app.console.markup import address, excerpt, number, outside, text
 from app.console.page import parse_time
 from app.console.progress import NODES, Event, sources, steps
 from app.console.texts import ENGLISH, KOREAN, language
-from app.report import AlertOf, DecisionMade, Report, TimelineEntry
+from app.report import AlertOf, DecisionMade, ModelUse, Report, TimelineEntry
 from app.security import Caller
 from collectors.base import Edge, Gap, GapReason, SeriesRef
 from graph.flow import NODES as GRAPH_NODES
@@ -23,6 +23,7 @@ from graph.state import (
     Execution,
     ExpectedEffect,
     Finding,
+    GroundingCheck,
     Hop,
     ImpactFigure,
     PlanStep,
@@ -38,6 +39,7 @@ EVIL = '<script>alert(1)</script>"><img src=x onerror=alert(2)>&${alert(3)}{{x}}
 ALLOWED = {
     *("section", "h1", "h2", "h3", "h4", "p", "b", "span", "small", "code", "pre", "a", "time", "ul", "ol", "li"),
     *("div", "table", "thead", "tbody", "tr", "th", "td", "article", "header", "nav", "br"),
+    *("details", "summary"),
     *("svg", "title", "desc", "g", "rect", "path", "circle", "text"),
 }
 VOID = {"br"}
@@ -83,8 +85,13 @@ def option(words: str, *, infeasible: str = "", tried: str = "", risk: str = "lo
     step = PlanStep(operation="ecs.scale_service", params={"service": words}, preview=words, infeasible=infeasible)
     return ActionOption.model_validate(
         {"title": words, "description": words, "why": ("E1",), "risk": risk, "minutes": 3, "steps": (step,)}
-        | {"expected": (effect(),), "tried": tried}
+        | {"expected": (effect(),), "tried": tried, "intent": "least_risk", "track_record": words}
     )
+
+
+def check(verdict: str, words: str = "checkout waits") -> GroundingCheck:
+    said = {"about": "claim", "text": words, "evidence": ("E1", words), "verdict": verdict, "complaint": words}
+    return GroundingCheck.model_validate(said)
 
 
 def report(words: str = "payment-service", status: str = "awaiting_decision", **changes: object) -> Report:
@@ -101,6 +108,7 @@ def report(words: str = "payment-service", status: str = "awaiting_decision", **
         excerpt=words,
         link="javascript:alert(1)",
         points=((0.0, 1.0), (60.0, 3.0), (120.0, 2.0)),
+        asked=words,
     )
     hop = Hop(cause=words, effect="checkout", structural=True, statistical=False, temporal=True)
     cause = RootCause(
@@ -109,9 +117,15 @@ def report(words: str = "payment-service", status: str = "awaiting_decision", **
         title=words,
         mechanism=words,
         claims=(
-            Claim(text=words, evidence=("E1",), verified=True),
+            Claim(text=words, evidence=("E1",), quote=f"it: {words}", verified=True),
             Claim(text=words, evidence=(words,), complaint="E9 is not there"),
         ),
+        impact=words,
+        certainty=0.62,
+        certainty_why=(words,),
+        contradicts=words,
+        changed=(words,),
+        checks=(check("verified", words), check("dropped", words)),
         path=(hop,),
         rivals=(Rival(component=words, for_=words, against=words),),
         unknowns=(words,),
@@ -139,6 +153,7 @@ def report(words: str = "payment-service", status: str = "awaiting_decision", **
         "suspects": (Suspect(component=words, score=0.9, findings=("E1",), path=(hop,), affected=("checkout",)),),
         "edges": (Edge(caller="checkout", callee=words, source="traces"),),
         "gaps": (Gap(source=words, reason=GapReason.FORBIDDEN, detail=words, mend=words),),
+        "plan_note": words,
         "plan_revision": "abc123" if status == "awaiting_decision" else None,
         "options": (option(words), option("restart", infeasible="a deployment is in flight", tried="unchanged")),
         "history": (TimelineEntry(id=1, at=AT, kind="status", message=words),),
@@ -272,17 +287,103 @@ def test_a_collector_that_reads_again_is_running_again() -> None:
 
 def test_the_root_cause_tells_verified_claims_from_others() -> None:
     words = shown(analysis.root_cause(report(), ENGLISH))
-    assert "confidence: low" in words
+    assert "confidence: low (62% sure)" in words
     assert words.count("✓") == 1
     assert "not verified E9 is not there" in words
     assert "→ structural, temporal checkout" in words
+    assert "신뢰도: 낮음 (확신 62%)" in shown(analysis.root_cause(report(), KOREAN))
+    assert "→ 구조, 시간 순서 checkout" in shown(analysis.root_cause(report(), KOREAN))
+
+
+def told(**changes: object) -> Report:
+    """With other words in the root cause."""
+    made = report()
+    assert made.root_cause
+    return made.model_copy(update={"root_cause": made.root_cause.model_copy(update=changes)})
+
+
+def test_a_certainty_that_was_not_computed_is_not_shown() -> None:
+    words = shown(analysis.root_cause(told(certainty=None), ENGLISH))
+    assert "confidence: low by" in words
+    assert "sure)" not in words
+
+
+def test_the_grounding_table_is_folded_away_while_all_is_verified() -> None:
+    sound = analysis.root_cause(told(checks=(check("verified"), check("repaired"))), ENGLISH)
+    assert "<details><summary>" in sound
+    assert "(all 2 verified)" in shown(sound)
+    doubtful = analysis.root_cause(told(checks=(check("verified"), check("not_verified"))), KOREAN)
+    assert "<details open><summary>" in doubtful
+    assert "(1/2건 검증됨)" in shown(doubtful)
+    assert "주장 checkout waits" in shown(doubtful)
+    assert "<details" not in analysis.root_cause(told(checks=()), ENGLISH)
+
+
+def test_what_the_model_cost_is_told_where_one_was_asked() -> None:
+    use = ModelUse(calls=2, failed=0, prompt_tokens=9_613, completion_tokens=500, dollars=0.0291, seconds=12.34)
+    html = analysis.root_cause(report(model_use=use), ENGLISH)
+    assert 'href="/incidents/inc_1/model-calls"' in html
+    assert "Model calls : 2 · tokens: 9,613 in, 500 out · $0.0291 at list price · 12.3 s" in shown(html)
+    assert "model-calls" not in analysis.root_cause(report(), ENGLISH)
+
+
+def test_many_findings_are_folded_away_and_none_is_lost() -> None:
+    (one,) = report().evidence
+    many = tuple(one.model_copy(update={"id": f"E{n}"}) for n in range(1, 15))
+    open_, _, folded = analysis.evidence(report(evidence=many), ENGLISH).partition("<details><summary>2 more findings")
+    assert [f'data-evidence="E{n}"' in open_ for n in (1, 12, 13)] == [True, True, False]
+    assert [f'data-evidence="E{n}"' in folded for n in (12, 13, 14)] == [False, True, True]
+    assert "<details" not in analysis.evidence(report(evidence=many[:12]), ENGLISH)
+
+
+def test_status_and_severity_speak_the_language() -> None:
+    assert shown(analysis.summary(report(), KOREAN)).startswith("결정 대기")
+    assert "심각" in shown(analysis.summary(report(), KOREAN))
+
+
+def test_a_contradiction_stands_before_the_explanation() -> None:
+    html = analysis.root_cause(told(contradicts="ranking says db", mechanism="the pool is full"), ENGLISH)
+    assert 'class="notice"' in html
+    words = shown(html)
+    assert "The analysis and the ranking disagree. ranking says db the pool is full" in words
+    assert "disagree" not in shown(analysis.root_cause(told(contradicts=""), ENGLISH))
+
+
+def test_a_text_in_another_language_says_so() -> None:
+    assert "본문 언어: 영어" in shown(analysis.root_cause(told(language="en"), KOREAN))
+    assert "본문 언어" not in shown(analysis.root_cause(told(language="ko"), KOREAN))
+
+
+def test_who_wrote_it_is_told_in_words() -> None:
+    assert "by the rules engine no key" in shown(
+        analysis.root_cause(told(engine="rules", engine_note="no key"), ENGLISH)
+    )
+    assert "작성: gpt-4o" in shown(analysis.root_cause(told(engine="gpt-4o"), KOREAN))
+
+
+def test_what_an_analyst_asked_for_is_told_from_what_was_collected() -> None:
+    assert "asked for by the analyst payment-service" in shown(analysis.evidence(report(), ENGLISH))
+    plain = report().evidence[0].model_copy(update={"asked": ""})
+    assert "asked for" not in shown(analysis.evidence(report(evidence=(plain,)), ENGLISH))
+
+
+def test_options_tell_what_they_are_for_and_how_it_went_before() -> None:
+    words = shown(actions.options(report("resolved 3 of 4"), DEFAULT_ROLES, KOREAN))
+    assert "최소 위험 위험도: 낮음" in words
+    assert "과거 실적: resolved 3 of 4" in words
+    plain = option("x").model_copy(update={"intent": None, "track_record": ""})
+    words = shown(actions.options(report(options=(plain,)), DEFAULT_ROLES, ENGLISH))
+    assert "least risk" not in words
+    assert "Track record" not in words
 
 
 def test_nothing_known_yet_says_so() -> None:
     nothing: dict[str, object] = dict.fromkeys(
         ("evidence", "suspects", "edges", "impact", "gaps", "options", "history"), ()
     )
-    bare = report().model_copy(update=nothing | {"status": "received", "root_cause": None, "assessment": None})
+    bare = report().model_copy(
+        update=nothing | {"status": "received", "root_cause": None, "assessment": None, "plan_note": ""}
+    )
     assert "Not analysed yet" in shown(analysis.root_cause(bare, ENGLISH))
     empty = [analysis.evidence(bare, ENGLISH), analysis.impact(bare, ENGLISH), analysis.gaps(bare, ENGLISH)]
     empty += [analysis.assessment(bare, ENGLISH), analysis.topology(bare, ENGLISH)]
@@ -308,7 +409,7 @@ def test_an_unsure_assessment_says_so_in_both_languages() -> None:
 def test_causes_that_explain_it_together_are_all_named() -> None:
     two = tuple(Suspect(component=name, score=0.5, findings=(), affected=("web",)) for name in ("db", "cache"))
     words = shown(analysis.assessment(report(suspects=two, causes=("cache", "db")), ENGLISH))
-    assert "Causes only together db cache" in words
+    assert "Only together do they explain it db cache" in words
     assert "Affected components web" in words
 
 
@@ -333,7 +434,7 @@ def test_options_show_why_they_cannot_run_and_what_was_tried() -> None:
     words = shown(actions.options(report(), DEFAULT_ROLES, ENGLISH))
     assert "a deployment is in flight" in words
     assert "tried: unchanged" in words
-    assert "<= 273 ms within 10 min, now 4,820 ms" in words
+    assert "Expected effects: p95, within 10 min p95 <= 273 ms , now 4,820 ms" in words
     assert "Plan revision abc123" in words
     assert "approving takes" not in words
     risky = report(options=(option("drop", risk="high"),))
@@ -448,6 +549,7 @@ def test_both_languages_have_every_label() -> None:
     assert all(ENGLISH.values())
     assert all(KOREAN.values())
     assert [language(x) for x in ("ko", "en", "xx", None)] == ["ko", "en", "en", "en"]
+    assert [language(x, "ko") for x in ("en", "xx", None)] == ["en", "ko", "ko"]
 
 
 @pytest.mark.parametrize(

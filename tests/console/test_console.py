@@ -223,6 +223,23 @@ async def test_a_responder_decides_exactly_what_was_confirmed_and_once(console: 
     assert (decision["choice"], decision["note"], decision["by"]) == ("1", "go", "kim the responder")
 
 
+async def test_what_is_analysed_from_a_korean_page_is_written_in_korean(console: Console) -> None:
+    incident_id, responder = await console.incident(), await console.browser("responder")
+    await responder.fire("on_load", incident=incident_id, lang="ko")
+    review = await responder.fire("on_execute", "re_analyze", "the pool", None, incident=incident_id, lang="ko")
+    assert "본문 언어: 한국어" in review
+    assert "결정이 저장되었습니다" in await responder.fire("on_confirm", None, incident=incident_id, lang="ko")
+    await responder.fire("on_load", lang="ko")
+    await responder.fire("on_start", "payment-service", "2024-12-20 09:15:00", "", lang="ko")
+    async with console.pool.connection() as connection:
+        (decision,) = await incidents.decisions(connection, incident_id)
+        row = await incidents.get(connection, incident_id)
+        newest = (await incidents.page(connection, incidents.Filter(source="rest"), 1))[0]
+    assert (decision["hint"], decision["language"]) == ("the pool", "ko")
+    assert row is not None
+    assert (row["language"], newest["language"]) == ("ko", "ko")
+
+
 async def test_a_viewer_cannot_decide_or_start(console: Console) -> None:
     incident_id, viewer = await console.incident(), await console.browser("viewer")
     seen = await viewer.fire("on_load", incident=incident_id)
@@ -365,4 +382,4 @@ async def test_pictures_are_served_to_those_signed_in_and_are_inert(console: Con
     stranger = await console.browser(None)
     assert (await stranger.client.get(f"{pictures}/E1.svg")).status_code == 401
     links = await browser.client.get(f"/incidents/{incident_id}/report?format=markdown&pictures=links")
-    assert f"/incidents/{incident_id}/pictures/E1.svg)" in links.text
+    assert f"/incidents/{incident_id}/pictures/E1.svg?lang=en)" in links.text

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -14,7 +14,17 @@ from app.jobs import register_jobs, run_worker
 from app.runner import Runner
 from app.settings import Settings
 from app.wiring import assembled
-from collectors.base import Check, Collector, Scope, Series, SeriesRef, Telemetry, Window
+from collectors.base import (
+    Check,
+    Collector,
+    LogsRead,
+    Scope,
+    Series,
+    SeriesRef,
+    Telemetry,
+    TraceRead,
+    Window,
+)
 from graph import flow
 from graph.deps import Claim, ClaimedStep, Deps, Ledger, Patience, SnapshotKey, Snapshots, StepKey
 from graph.state import State, StepResult
@@ -109,18 +119,27 @@ class CountingCollector:
     """Writes down each reading."""
 
     def __init__(self, inner: Collector, reads: Path) -> None:
-        self.inner, self.reads = inner, reads
+        self.inner, self.log = inner, reads
         self.name, self.timeout_s = inner.name, inner.timeout_s
 
     async def collect(self, scope: Scope) -> Telemetry:
         """Reads, and says so."""
         telemetry = await self.inner.collect(scope)
-        _write(self.reads, f"read:{self.name}")
+        _write(self.log, f"read:{self.name}")
         return telemetry
 
     async def measure(self, refs: Sequence[SeriesRef], window: Window) -> list[Series]:
         """As the real one."""
         return await self.inner.measure(refs, window)
+
+    @property
+    def reads(self) -> frozenset[Literal["logs", "trace"]]:
+        """As the real one."""
+        return self.inner.reads
+
+    async def read(self, question: LogsRead | TraceRead, scope: Scope) -> Telemetry:
+        """As the real one."""
+        return await self.inner.read(question, scope)
 
     async def check(self) -> list[Check]:
         """As the real one."""

@@ -218,7 +218,7 @@ def test_a_model_that_is_down_or_answers_rubbish_costs_nothing_but_its_words(wor
     assert "sk-test" not in world.logs()
 
 
-def test_what_the_model_costs_is_on_the_timeline_and_spent_once_the_next_incident_waits(worlds: Worlds) -> None:
+def test_a_model_that_costs_too_much_is_not_asked_again_and_every_incident_reaches_a_decision(worlds: Worlds) -> None:
     world = worlds("bad-deploy")
     port = processes.free_port()
     message = {"role": "assistant", "content": "{}"}
@@ -234,14 +234,25 @@ def test_what_the_model_costs_is_on_the_timeline_and_spent_once_the_next_inciden
     world.environment |= {
         "OPENAI_API_KEY": "sk-test",
         "OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1",
-        "AUTOPILOT_INVESTIGATION_DOLLARS_PER_DAY": "1.5",
+        "AUTOPILOT_INVESTIGATION_DOLLARS_PER_DAY": "1.01",
     }
     client = world.start_api()
     world.start_worker()
-    incident = world.to_the_decision(client)
-    timeline = client.get(f"/incidents/{incident}").json()["timeline"]
-    costs = [entry["message"] for entry in timeline if entry["kind"] == "usage"]
-    assert costs == ["gpt-4o: 200000 + 50000 tokens, 1.0000 dollars"] * 2  # the analysis and the plan
+    first = world.to_the_decision(client)
+    timeline = client.get(f"/incidents/{first}").json()["timeline"]
+    told = [entry["message"] for entry in timeline if entry["kind"] == "usage"]
+    assert told == ["gpt-4o: 200000 + 50000 tokens, 1.0000 dollars"]
+    refusals = [entry for entry in timeline if entry["kind"] == "usage_refused"]
+    assert [entry["node"] for entry in refusals] == ["RootCauseAnalyzer", "ActionPlanner"]
+    for entry in refusals:
+        assert "AUTOPILOT_MODEL_TOKENS_PER_INCIDENT is 200000, 250000 are spent or reserved" in entry["message"]
     body = {"service": "reporting", "occurred_at": SCENARIOS["bad-deploy"].occurred_at.isoformat()}
-    waits = client.post("/incidents", json=body).json()["incident_id"]
-    assert "the day's 1.50 dollars for the model are spent" in client.get(f"/incidents/{waits}").json()["status_reason"]
+    second = client.post("/incidents", json=body).json()["incident_id"]
+    world.await_status(client, second, "awaiting_decision")
+    cause = world.report(client, second)["root_cause"]
+    assert cause["engine"] == "rules"
+    assert "AUTOPILOT_INVESTIGATION_DOLLARS_PER_DAY is 1.0100, 1.0000 are spent" in cause["engine_note"]
+    calls = client.get(f"/incidents/{first}/model-calls").json()
+    assert [call["status"] for call in calls["calls"]] == ["answered"]
+    assert (calls["tokens"], calls["dollars"], calls["dollars_today"]) == (250_000, 1.0, 1.0)
+    assert client.get(f"/incidents/{second}/model-calls").json()["calls"] == []

@@ -4,12 +4,24 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from langgraph.graph import END, START, StateGraph
 
 from app.studio import MemoryLedger, MemorySnapshots
-from collectors.base import Check, Collector, Edge, Scope, Series, SeriesRef, Telemetry, Window
+from collectors.base import (
+    Check,
+    Collector,
+    Edge,
+    LogsRead,
+    Refused,
+    Scope,
+    Series,
+    SeriesRef,
+    Telemetry,
+    TraceRead,
+    Window,
+)
 from graph.catalogue import Catalogue
 from graph.deps import Deps
 from graph.flow import STATE
@@ -23,7 +35,20 @@ NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 ALERT = Alert(source="datadog", title="errors", service="shop", occurred_at=NOON, fingerprint="f", cycle_key="c")
 
 
-class Source:
+class Unasked:
+    """A source that answers no questions."""
+
+    @property
+    def reads(self) -> frozenset[Literal["logs", "trace"]]:
+        """Nothing."""
+        return frozenset()
+
+    async def read(self, question: LogsRead | TraceRead, scope: Scope) -> Telemetry:
+        """Raises Refused."""
+        raise Refused("nothing can be asked")
+
+
+class Source(Unasked):
     """Answers as it is told to."""
 
     timeout_s = 60.0

@@ -20,6 +20,7 @@ from graph.llms.scripted import ScriptedAnalyst
 from graph.nodes.action_executor import action_executor
 from graph.state import ActionOption, Alert, Decision, Execution, ExpectedEffect, Plan, PlanStep, StepResult
 from graph.state import State as GraphState
+from tests.graph.sources import Unasked
 
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 ERRORS = SeriesRef(source="meter", component="shop", metric="errors", query="errors")
@@ -101,7 +102,7 @@ class Turn(Operation[Nothing]):
         return Outcome(detail="turned back")
 
 
-class Meter:
+class Meter(Unasked):
     """Reads a script of values, then the last one for ever; None is silence."""
 
     name, timeout_s = "meter", 5.0

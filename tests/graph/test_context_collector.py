@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from threading import Event
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -90,6 +91,73 @@ async def test_a_service_that_a_hint_names_is_looked_at_with_who_calls_it() -> N
     assert [t.service for t in scope.targets][-3:] == ["s17", "s18", "s19"]
     assert {(e.caller, e.callee) for e in scope.edges} >= {("shop", "s17"), ("shop", "s18"), ("s17", "s18")}
     assert "far.away" not in {e.callee for e in scope.edges}
+
+
+async def test_a_hint_names_services_as_people_do_and_what_it_rules_out_is_not_looked_at() -> None:
+    catalogue = Catalogue(services={"shop": Service(), "orders-db": Service(), "redis": Service()})
+    source = Source("quiet", nothing)
+    observed = calls(("ledger", "orders-db"))  # in no catalogue, but it was seen calling
+    hints = ("Orders DB를 봐 주세요, and the LEDGER", "redis is fine")
+    await collect(deps([source], catalogue=catalogue, observed_edges=observed), hints=hints)
+    [scope] = source.scopes
+    assert [t.service for t in scope.targets] == ["shop", "orders-db", "ledger"]
+    assert [(e.caller, e.callee) for e in scope.edges] == [("ledger", "orders-db")]
+
+
+# --- windows that a hint asks for ---
+
+
+def begins(source: Source) -> list[str]:
+    """Where the windows of each look begin."""
+    return [f"{scope.incident.start:%d %H:%M}" for scope in source.scopes]
+
+
+@pytest.mark.parametrize(
+    ("hint", "begin"),
+    [
+        ("it began at 10:40", "20 10:35"),
+        ("어제 22시부터", "19 21:55"),
+        ("11:58", "20 11:50"),  # as without it
+        ("since Monday", "19 11:55"),  # a day is the bound
+        ("12:20", "20 11:50"),  # what came after the alert leaves its minute inside
+    ],
+)
+async def test_a_time_in_a_hint_moves_the_begin_of_the_windows(hint: str, begin: str) -> None:
+    source = Source("quiet", nothing)
+    decision = Decision(plan_revision="p", choice="re_analyze", by="kim", at=NOON + timedelta(minutes=30), hint=hint)
+    for _ in range(2):  # after a crash as before it
+        await collect(deps([source], clock=Ticking()), round=1, decision=decision, hints=(hint,))
+    assert begins(source) == [begin, begin]
+    scope = source.scopes[0]
+    assert scope.incident.end == NOON + timedelta(minutes=30)
+    assert scope.baseline[0].end == scope.incident.start
+    assert all(season.end <= scope.baseline[0].start for season in scope.seasonal)
+    assert scope.seasonal[-1].start == scope.incident.start - timedelta(days=7)
+
+
+async def test_trouble_that_a_hint_dates_is_found() -> None:
+    began = NOON - timedelta(hours=2)
+    source = Source("meter", partial(errors, since=began, source="meter"))
+    evidence = (await collect(deps([source]), hints=("since 10:00",)))["evidence"]
+    assert begins(source) == ["20 09:55"]
+    assert {f.component: f.at for f in evidence.findings if f.kind == "metric"} == {"shop": began}
+
+
+async def test_a_time_is_read_in_the_installations_zone() -> None:
+    source = Source("quiet", nothing)
+    await collect(deps([source], zone=ZoneInfo("Asia/Seoul")), hints=("20:10부터",))
+    assert begins(source) == ["20 11:05"]
+
+
+async def test_a_recording_cannot_be_widened_and_says_so() -> None:
+    windows = standard_windows(ALERT, Clock().now())
+    source = Source("quiet", nothing)
+    fixed = recorded_windows(Windows(windows.incident, windows.baseline))
+    for hint, gaps in (("since 11:00", 1), ("since 11:58", 0)):
+        evidence = (await collect(deps([source], windows=fixed), hints=(hint,)))["evidence"]
+        told = [g.detail for g in evidence.gaps if "recording begins at 2026-11-20 11:50 UTC" in g.detail]
+        assert len(told) == gaps
+    assert begins(source) == ["20 11:50", "20 11:50"]
 
 
 async def test_a_round_looks_at_the_same_windows_whenever_it_is_run_again() -> None:

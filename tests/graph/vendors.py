@@ -35,7 +35,7 @@ from collectors.base import (
     utc,
 )
 from tests.collectors.raw_http import Request, answer, vendor
-from tests.graph.sources import NOON, collect, deps
+from tests.graph.sources import NOON, Unasked, collect, deps
 
 ONSET = NOON - timedelta(minutes=4)
 HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
@@ -141,7 +141,7 @@ class _Log(BaseModel):
         return LogLine(component=component, at=utc(self.at), level=self.level, message=self.message, count=self.count)
 
 
-class Vendor:
+class Vendor(Unasked):
     """One source, read as the product's collectors read theirs."""
 
     timeout_s = 60.0

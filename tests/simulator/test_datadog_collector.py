@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 
 from app.simulator.scenarios import SCENARIOS
-from collectors.base import Scope, Symptom, Target, Telemetry, Window
+from collectors.base import LogsRead, Scope, Symptom, Target, Telemetry, TraceRead, Window
 from collectors.datadog import DatadogCollector, Settings
 
 from .conftest import Served, served
@@ -81,3 +81,19 @@ async def test_the_doctor_finds_nothing(collector: DatadogCollector) -> None:
     checks = await collector.check()
     await collector.aclose()
     assert [check for check in checks if check.status != "ok"] == []
+
+
+async def test_questions_are_answered(collector: DatadogCollector) -> None:
+    """Lines by their words, counted now and before; then the trace of one of them, whole."""
+    found = await collector.read(LogsRead(component="payment-service", contains="CONNECTION TIMEOUT"), SCOPE)
+    assert found.logs
+    assert all("connection timeout" in line.message.lower() for line in found.logs)
+    counts = [(t, v) for one in found.series for t, v in zip(one.epoch_s, one.values, strict=True)]
+    assert sum(v for t, v in counts if t >= ONSET.timestamp()) >= sum(1 for x in found.logs if x.at >= ONSET)
+    nothing = await collector.read(LogsRead(component="payment-service", contains='timeout" OR service:*'), SCOPE)
+    assert not nothing.rows
+    traced = next(line.trace_id for line in found.logs if line.trace_id)
+    spans = (await collector.read(TraceRead(trace_id=traced), SCOPE)).spans
+    await collector.aclose()
+    assert "payment-service" in {span.component for span in spans}
+    assert {span.trace_id for span in spans} == {traced}

@@ -1,5 +1,6 @@
 """Incidents made by hand: the evidence of a few well-known failures of a shop."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
@@ -9,8 +10,8 @@ from collectors.base import Edge, Gap, GapReason, Scope, Target, Window
 from executors.base import Resource
 from executors.ecs import ScaleParams, ServiceParams, ServicesParams
 from executors.traffic import ReduceParams, RestoreParams
-from graph.llms.base import AnalysisRequest, OperationOnMenu, PlanRequest
-from graph.state import Alert, Evidence, Finding, FindingKind, Hop, RootCause, Suspect
+from graph.llms.base import AnalysisRequest, OperationOnMenu, PlanRequest, TrackRecord
+from graph.state import Alert, Evidence, Finding, FindingKind, Hop, Language, RootCause, Suspect
 
 START = datetime(2024, 12, 20, 9, 15, tzinfo=UTC)
 SERVICES = ("checkout-service", "payment-service", "orders-db")
@@ -265,9 +266,23 @@ def scope() -> Scope:
     )
 
 
-def analysis(evidence: Evidence, text: str = "") -> AnalysisRequest:
+def suspect(component: str, *findings: str, score: float = 0.9) -> Suspect:
+    """Somebody these findings speak against."""
+    return Suspect(component=component, score=score, findings=findings)
+
+
+def analysis(
+    evidence: Evidence,
+    text: str = "",
+    *,
+    hints: tuple[str, ...] = (),
+    previous: RootCause | None = None,
+    language: Language = "en",
+) -> AnalysisRequest:
     """What an analyst is asked."""
-    return AnalysisRequest(alert=alert(text), scope=scope(), evidence=evidence)
+    return AnalysisRequest(
+        alert=alert(text), scope=scope(), evidence=evidence, hints=hints, previous=previous, language=language
+    )
 
 
 def plan(
@@ -276,8 +291,17 @@ def plan(
     *,
     menu: tuple[OperationOnMenu, ...] = MENU,
     resources: tuple[Resource, ...] = RESOURCES,
+    track_record: Mapping[str, TrackRecord] | None = None,
+    language: Language = "en",
 ) -> PlanRequest:
     """What a planner is asked."""
     return PlanRequest(
-        alert=alert(), scope=scope(), evidence=evidence, root_cause=root_cause, menu=menu, resources=resources
+        alert=alert(),
+        scope=scope(),
+        evidence=evidence,
+        root_cause=root_cause,
+        menu=menu,
+        resources=resources,
+        track_record=track_record or {},
+        language=language,
     )

@@ -30,35 +30,39 @@ def behind(primary: ScriptedAnalyst) -> FallbackAnalyst:
     return FallbackAnalyst(primary, RulesAnalyst())
 
 
+async def explained(primary: ScriptedAnalyst) -> RootCause:
+    return (await behind(primary).analyze(ANALYSIS)).root_cause
+
+
 async def test_a_supported_answer_is_kept() -> None:
-    answer = await behind(ScriptedAnalyst(told("50 active.", "999 active."))).analyze(ANALYSIS)
+    answer = await explained(ScriptedAnalyst(told("50 active.", "999 active.")))
     assert (answer.engine, answer.engine_note, answer.title) == ("gpt-4o", "", "Pool exhausted")
 
 
 async def test_an_honest_shrug_is_kept() -> None:
-    answer = await behind(ScriptedAnalyst(told(component=None))).analyze(ANALYSIS)
+    answer = await explained(ScriptedAnalyst(told(component=None)))
     assert (answer.component, answer.engine) == (None, "gpt-4o")
 
 
 async def test_a_failure_is_answered_by_the_rules() -> None:
     broken = ScriptedAnalyst(error=LlmError("gpt-4o timed out after 60 s"))
-    answer = await behind(broken).analyze(ANALYSIS)
+    answer = await explained(broken)
     assert (answer.component, answer.engine) == ("payment-service", "rules")
     assert answer.engine_note == "gpt-4o timed out after 60 s; the rules engine answered"
-    options = await behind(broken).plan(PLAN)
+    options = (await behind(broken).plan(PLAN)).options
     assert {(o.engine, o.engine_note) for o in options} == {("rules", answer.engine_note)}
     assert len(options) == 3
 
 
 @pytest.mark.parametrize("lie", [told("999 active."), told(), told("50 active.", component="billing-service")])
 async def test_an_answer_without_support_is_replaced(lie: RootCause) -> None:
-    answer = await behind(ScriptedAnalyst(lie)).analyze(ANALYSIS)
+    answer = await explained(ScriptedAnalyst(lie))
     assert (answer.component, answer.engine) == ("payment-service", "rules")
     assert "nothing that the evidence supports" in answer.engine_note
 
 
 async def test_an_empty_plan_is_replaced() -> None:
-    options = await behind(ScriptedAnalyst(told())).plan(PLAN)
+    options = (await behind(ScriptedAnalyst(told())).plan(PLAN)).options
     assert options[0].engine_note == "scripted proposed no action; the rules engine answered"
 
 

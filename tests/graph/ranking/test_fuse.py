@@ -1,5 +1,7 @@
 """Who is left with the blame when callees explain, when harm differs, and by where a component stands."""
 
+from dataclasses import replace
+
 import pytest
 
 from collectors.base import Edge
@@ -145,3 +147,25 @@ def test_calls_that_stay_away_are_held_against_the_caller_who_still_gets_his() -
     passed = [deviates("db", "drop", 0.4), deviates("pay", "drop", 0.4)]
     passed += passed_on(passed, topology(), "db")
     assert names(rank_components(passed, topology(), Symptom("db")))[0] == "shop"
+
+
+def logged(component: str, excerpt: str) -> Deviation:
+    return replace(deviates(component, "log"), kind="log", excerpt=excerpt)
+
+
+def test_what_callers_log_of_a_callee_without_telemetry_is_held_against_it() -> None:
+    found = [logged("shop", "pay: 429 too many requests"), deviates("shop", "time", inherited=False, strength=0.5)]
+    told = passed_on(found, topology(), "web", seen={"web", "shop", "stock"})
+    assert [(d.component, d.kind, d.channel) for d in told] == [("pay", "topology", "log")]
+    assert names(ranked(*found, *told))[0] == "pay"
+
+
+@pytest.mark.parametrize("excerpt", ["payment refused", "crawler came", "stock is empty"])
+def test_who_is_not_called_so_not_called_or_has_telemetry_is_not_accused_by_logs(excerpt: str) -> None:
+    found = [logged("shop", excerpt)]
+    assert passed_on(found, topology(), "web", seen={"web", "shop", "stock"}) == []
+
+
+def test_lines_that_stay_away_accuse_nobody() -> None:
+    found = [replace(logged("shop", "pay answered"), worse="down")]
+    assert passed_on(found, topology(), "web", seen={"shop"}) == []

@@ -1,0 +1,416 @@
+"""The report as markdown, in the report's language. Pure."""
+
+import re
+from base64 import b64encode
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+
+from app.report import Report, chart, quotation, summary, topology
+from app.report_texts import TEXTS, Texts, author, confidence, grounded, percent, used, word, written_in
+from graph.state import (
+    ActionOption,
+    Claim,
+    Execution,
+    ExpectedEffect,
+    Finding,
+    GroundingCheck,
+    Hop,
+    PlanStep,
+    RootCause,
+    StepResult,
+    Verification,
+)
+
+MAX_CHARTS = 4  # more evidence is read, not looked at
+MAX_EMBEDDED = 60_000  # characters of pictures, as many viewers cut long pages
+
+
+def markdown(report: Report, *, embed: bool = True, address: str = "") -> str:
+    """The report for people, with pictures: as data in it, else as links to the API at ``address``."""
+    t = TEXTS[report.language]
+    parts = [
+        f"# {_inline(report.title)}",
+        f"`{report.incident_id}` · {_inline(report.service)} · {_inline(report.environment)} · "
+        f"{word(t, 'severity', report.severity)} · **{word(t, 'status', report.status)}**"
+        + (f" ({_inline(report.status_reason)})" if report.status_reason else "")
+        + f"\n\n{t['occurred_at'].format(_time(report.occurred_at))}",
+        _alerts(report, t),
+        _assessment(report, t),
+        _root_cause(report, t),
+        _grounding(report.root_cause, t),
+        _pictures(report, t) if embed else _links(report, address, t),
+        _impact(report, t),
+        _evidence(report, t),
+        _runbooks(report, t),
+        _gaps(report, t),
+        _options(report, t),
+        _decisions(report, t),
+        *(_execution(e, t) for e in report.executions),
+        _history(report, t),
+        _model_use(report, address, t),
+    ]
+    return "\n\n".join(p for p in parts if p) + "\n"
+
+
+def _alerts(report: Report, t: Texts) -> str:
+    if not report.alerts:
+        return ""
+    rows = [
+        _row(
+            _inline(a.title),
+            _inline(a.service),
+            _inline(a.source),
+            f"{t[a.state]} {t['since']} {_time(a.since)}",
+            _inline(a.merge_reason) or t["opened_it"],
+            _number(a.score),
+        )
+        for a in report.alerts
+    ]
+    more = report.alert_count - len(report.alerts)
+    return "\n".join(
+        [
+            f"## {t['alerts']} ({max(report.alert_count, len(report.alerts))})",
+            "",
+            *_heads(t["alert"], t["service_of"], t["source"], t["state"], t["why_here"], t["score"]),
+            *rows,
+            *(("", t["more_alerts"].format(more)) if more > 0 else ()),
+            *(("", t["flaps"].format(report.flaps)) if report.flaps else ()),
+        ]
+    )
+
+
+def _assessment(report: Report, t: Texts) -> str:
+    said = report.assessment
+    if said is None:
+        return ""
+    computed = t["computed"].format(t[f"state_{said.state}"], percent(said.trouble))
+    lines = [f"## {t['assessment']}", "", f"{computed} {_inline(said.why)}".rstrip()]
+    if said.abstains:
+        lines += ["", f"**{t['not_sure']}**"]
+    elif report.suspects:
+        lines += ["", t["chance"].format(percent(said.certainty))]
+    if len(report.blamed) > 1:
+        lines += ["", f"{t['together']}: {', '.join(_inline(s.component) for s in report.blamed)}."]
+    if report.affected:
+        lines += ["", f"{t['affected']}: {', '.join(map(_inline, report.affected))}."]
+    return "\n".join(lines)
+
+
+def _root_cause(report: Report, t: Texts) -> str:
+    cause = report.root_cause
+    if cause is None:
+        return f"## {t['root_cause']}\n\n{t['not_analysed']}"
+    blocks = [
+        f"## {t['root_cause']}",
+        f"**{_inline(cause.title)}**",
+        f"{confidence(t, cause)} · {t['engine']} {_author(cause, t)} {written_in(t, cause.language)}".rstrip(),
+        f"**{t['contradicts']}:** {_inline(cause.contradicts)}" if cause.contradicts else "",
+        _inline(cause.mechanism),
+        _listed(t["changed"], map(_inline, cause.changed)),
+        "\n".join(_claim(c, t) for c in cause.claims),
+        f"{t['who_notices']}: {_inline(cause.impact)}" if cause.impact else "",
+        f"{t['causal_path']}: " + " ".join(_hop(h, t) for h in report.path) if report.path else "",
+        _listed(t["certainty_why"], map(_inline, cause.certainty_why)),
+        _listed(t["rivals"], (_rival(r.component, r.for_, r.against, t) for r in cause.rivals)),
+        _listed(t["unknowns"], map(_inline, cause.unknowns)),
+    ]
+    return "\n\n".join(b for b in blocks if b)
+
+
+def _author(work: RootCause | ActionOption, t: Texts) -> str:
+    return f"{_inline(author(t, work.engine))}." + (f" {_inline(work.engine_note)}" if work.engine_note else "")
+
+
+def _listed(title: str, items: Iterable[str]) -> str:
+    lines = [f"- {item}" for item in items]
+    return "\n".join([f"{title}:", "", *lines]) if lines else ""
+
+
+def _claim(claim: Claim, t: Texts) -> str:
+    words = quotation(claim)
+    quoted = f" “{_inline(words)}”" if words else ""
+    mark = "" if claim.verified else f" - **{t['not_verified']}**: {_inline(claim.complaint)}"
+    return f"- {_inline(claim.text)}{quoted} [{_ids(claim.evidence)}]{mark}"
+
+
+def _rival(component: str, for_: str, against: str, t: Texts) -> str:
+    return (
+        f"{_inline(component)}: {t['rival_for']}: {_inline(for_) or '-'};"
+        f" {t['rival_against']}: {_inline(against) or '-'}"
+    )
+
+
+def _hop(hop: Hop, t: Texts) -> str:
+    held = [t[name] for name in ("structural", "statistical", "temporal") if getattr(hop, name)]
+    return f"{_inline(hop.cause)} -> {_inline(hop.effect)} ({', '.join(held) or t['no_check']})"
+
+
+def _grounding(cause: RootCause | None, t: Texts) -> str:
+    if cause is None or not cause.checks:
+        return ""
+    heads = _heads(t["what"], t["said_text"], t["evidence"], t["verdict_of"], t["complaint"])
+    rows = [_check(c, t) for c in cause.checks]
+    return "\n".join([f"### {t['grounding']} ({grounded(t, cause)})", "", *heads, *rows])
+
+
+def _check(check: GroundingCheck, t: Texts) -> str:
+    verdict = word(t, "check", check.verdict)
+    if check.verdict in ("not_verified", "dropped"):
+        verdict = f"**{verdict}**"
+    return _row(
+        word(t, "about", check.about), _inline(check.text), _ids(check.evidence), verdict, _inline(check.complaint)
+    )
+
+
+def _pictures(report: Report, t: Texts) -> str:
+    """The topology and the first charts, as many as fit."""
+    images: list[str] = []
+    room = MAX_EMBEDDED
+    for alt, drawn in _drawn(report, t):
+        image = f"![{_inline(alt)}](data:image/svg+xml;base64,{b64encode(drawn.encode()).decode()})"
+        if len(image) <= room:
+            images.append(image)
+            room -= len(image)
+    return "\n\n".join([f"## {t['pictures']}", *images]) if images else ""
+
+
+def _drawn(report: Report, t: Texts) -> Iterator[tuple[str, str]]:
+    """Alternative text and SVG."""
+    if drawn := topology(report, language=report.language):
+        yield f"{t['topology_around'].format(report.service)}: {_course(report, t)}", drawn
+    for finding in report.charted[:MAX_CHARTS]:
+        yield f"{finding.id}: {summary(report, finding)}", chart(report, finding, language=report.language)
+
+
+def _course(report: Report, t: Texts) -> str:
+    """The path of the first suspect in words."""
+    first = report.suspects[0] if report.suspects else None
+    if first is None:
+        return t["no_suspect"]
+    return " -> ".join([first.component, *(h.effect for h in first.path)])
+
+
+def _links(report: Report, address: str, t: Texts) -> str:
+    pictures = f"{_here(report, address)}/pictures"
+    asked = f"?lang={report.language}"
+    drawn = topology(report, language=report.language)
+    lines = [f"- [{t['topology']}]({_target(f'{pictures}/topology.svg{asked}')})"] if drawn else []
+    lines += [
+        f"- [{_inline(f.id)}]({_target(f'{pictures}/{f.id}.svg{asked}')}): {_inline(f.component)} {_inline(f.signal)}"
+        for f in report.charted[:MAX_CHARTS]
+    ]
+    return "\n".join([f"## {t['pictures']}", "", *lines]) if lines else ""
+
+
+def _here(report: Report, address: str) -> str:
+    return f"{address.rstrip('/')}/incidents/{quote(report.incident_id, safe='')}"
+
+
+def _impact(report: Report, t: Texts) -> str:
+    if not report.impact:
+        return ""
+    rows = [
+        _row(_inline(i.name), f"{i.value:,.6g} {_inline(i.unit)}", _inline(i.window), _ids(i.evidence))
+        for i in report.impact
+    ]
+    return "\n".join([f"## {t['impact']}", "", *_heads(t["what"], t["how_much"], t["when"], t["evidence"]), *rows])
+
+
+def _evidence(report: Report, t: Texts) -> str:
+    if not report.evidence:
+        return ""
+    lines = [f"## {t['evidence']}", ""]
+    for finding in report.evidence:
+        lines.append(_finding(report, finding, t))
+        if finding.excerpt:
+            lines += ["", *_block(finding.excerpt, 6), ""]
+    if report.unlisted:
+        lines += ["", t["unlisted"].format(report.unlisted)]
+    return "\n".join([*lines, "", *_looked_at(report, t), f"{t['digest']} `{report.evidence_digest}`"])
+
+
+def _finding(report: Report, finding: Finding, t: Texts) -> str:
+    asked = f" - *{t['asked']}: {_inline(finding.asked)}*" if finding.asked else ""
+    return (
+        f"- **{finding.id}** {_inline(finding.component)} ({finding.kind}): {_inline(summary(report, finding))}{asked}"
+        f"{_open(finding.link, t)}"
+    )
+
+
+def _open(link: str | None, t: Texts) -> str:
+    return f" [{t['open_source']}]({_target(link)})" if link and link.startswith("https://") else ""
+
+
+def _looked_at(report: Report, t: Texts) -> list[str]:
+    if report.looked_at is None:
+        return []
+    incident, *baselines = [
+        t["time_to"].format(_time(w.start), f"{w.end:%H:%M}")
+        for w in (report.looked_at.incident, *report.looked_at.baseline)
+    ]
+    return [t["looked_at"].format(incident, ", ".join(baselines) or t["nothing"]), ""]
+
+
+def _runbooks(report: Report, t: Texts) -> str:
+    if not report.documents:
+        return ""
+    lines = [f"## {t['runbooks']}"]
+    for d in report.documents:
+        why = f" ({_inline(d.why)})" if d.why else ""
+        lines += ["", f"**{_inline(d.title)}** {_inline(d.section)}{why}{_open(d.link, t)}", "", *_block(d.text, 20)]
+    return "\n".join(lines)
+
+
+def _block(text: str, most: int) -> list[str]:
+    """The first lines of it, verbatim; a mark says that there are more."""
+    lines = text.splitlines()
+    return [f"      {line}" for line in (*lines[:most], *(["…"] if len(lines) > most else []))]
+
+
+def _gaps(report: Report, t: Texts) -> str:
+    if not report.gaps:
+        return ""
+    rows = [
+        f"- {_inline(g.source)}: {word(t, 'gap', g.reason)}: {_inline(g.detail)}"
+        + (f" ({_inline(g.mend)})" if g.mend else "")
+        for g in report.gaps
+    ]
+    return "\n".join([f"## {t['gaps']}", "", *rows])
+
+
+def _options(report: Report, t: Texts) -> str:
+    note = _inline(report.plan_note)
+    if not report.options:
+        return f"## {t['options']}\n\n{note}" if note else ""
+    blocks = [f"## {t['options']}", *([note] if note else [])]
+    blocks += [_option(number, o, t) for number, o in enumerate(report.options, 1)]
+    return "\n\n".join([*blocks, f"{t['revision']} `{report.plan_revision or '-'}`"])
+
+
+def _option(number: int, option: ActionOption, t: Texts) -> str:
+    intent = f" ({t[f'intent_{option.intent}']})" if option.intent else ""
+    tried = f" - {t['tried']}: {word(t, 'verdict', option.tried)}" if option.tried else ""
+    facts = [
+        f"{t['risk']}: {word(t, 'risk', option.risk)}",
+        t["about_minutes"].format(f"{option.minutes:g}"),
+        f"{t['because']} {_ids(option.why)}",
+        f"{t['undo']}: {_inline(option.undo) or t['no_undo']}",
+        f"{t['proposed_by']} {_author(option, t)}",
+    ]
+    blocks = [
+        f"### {number}. {_inline(option.title)}{intent}{tried}",
+        _inline(option.description),
+        " · ".join(facts),
+        f"{t['track_record']}: {_inline(option.track_record)}" if option.track_record else "",
+        "\n".join([*(_plan_step(s, t) for s in option.steps), *(f"- {_effect(e, t)}" for e in option.expected)]),
+    ]
+    return "\n\n".join(b for b in blocks if b)
+
+
+def _plan_step(step: PlanStep, t: Texts) -> str:
+    said = f"**{t['cannot_run']}: {_inline(step.infeasible)}**" if step.infeasible else _inline(step.preview)
+    return f"1. `{step.operation}` `{_params(step.params)}` {said}"
+
+
+def _effect(effect: ExpectedEffect, t: Texts) -> str:
+    ref = effect.ref
+    target = f"{_inline(ref.component)} {_inline(ref.metric)} {effect.comparator} {effect.value:g}"
+    return t["expected_effect"].format(target, f"{effect.within_minutes:g}")
+
+
+def _decisions(report: Report, t: Texts) -> str:
+    if not report.decisions:
+        return ""
+    rows = [
+        f"- {_time(d.at)}: {_inline(d.by)} {t['chose']} **{d.choice}**"
+        + (f": {_inline(d.hint or d.note)}" if d.hint or d.note else "")
+        for d in report.decisions
+    ]
+    return "\n".join([f"## {t['decisions']}", "", *rows])
+
+
+def _execution(execution: Execution, t: Texts) -> str:
+    lines = [f"## {t['execution']}: {_inline(execution.title)}", ""]
+    lines += [_step(r, t) for r in execution.results]
+    lines += [f"{_step(r, t)} ({t['undone']})" for r in execution.undone]
+    return "\n".join([*lines, "", *_verification(execution.verification, t)])
+
+
+def _step(result: StepResult, t: Texts) -> str:
+    detail = f": {_inline(result.detail)}" if result.detail else ""
+    requests = f" ({', '.join(map(_inline, result.request_ids))})" if result.request_ids else ""
+    return f"{result.ordinal}. `{result.operation}` **{word(t, 'step', result.status)}**{detail}{requests}"
+
+
+def _verification(verification: Verification, t: Texts) -> list[str]:
+    verdict = word(t, "verdict", verification.verdict)
+    lines = [f"{t['verdict']}: **{verdict}**. {_inline(verification.detail)}"]
+    if verification.checks:
+        lines += ["", *_heads(t["metric"], t["before"], t["after"], t["expected_value"], "")]
+        for c in verification.checks:
+            ref = c.effect.ref
+            lines.append(
+                _row(
+                    f"{_inline(ref.component)} {_inline(ref.metric)}",
+                    _number(c.before),
+                    _number(c.after),
+                    f"{c.effect.comparator} {c.effect.value:g}",
+                    word(t, "effect", c.status),
+                )
+            )
+    return lines
+
+
+def _history(report: Report, t: Texts) -> str:
+    rows = [f"- {e.at:%H:%M:%S} {_inline(e.message)}" for e in report.history]
+    return "\n".join([f"## {t['history']}", "", *rows]) if rows else ""
+
+
+def _model_use(report: Report, address: str, t: Texts) -> str:
+    if report.model_use is None:
+        return ""
+    link = _target(f"{_here(report, address)}/model-calls")
+    return f"## {t['model_calls']}\n\n[{t['model_calls']}]({link}): {used(t, report.model_use)}"
+
+
+# --- the smallest pieces ---
+
+
+def _heads(*titles: str) -> list[str]:
+    return [_row(*titles), "|" + "---|" * len(titles)]
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _ids(ids: Sequence[str]) -> str:
+    """Evidence ids; a model may have made them up."""
+    return ", ".join(map(_inline, ids)) or "-"
+
+
+def _params(params: Mapping[str, Any]) -> str:
+    return " ".join(", ".join(f"{k}={v}" for k, v in params.items()).split()).replace("`", "'")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.4g}"
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _target(url: str) -> str:
+    """The URL without what would end it, or begin something else, in ``[text](url)``."""
+    return re.sub(r"[()<>\\`\s\x00-\x1f\x7f]", lambda sign: quote(sign[0], safe=""), url)
+
+
+def _inline(text: str) -> str:
+    """Text from alerts, logs and models is data: no markdown, HTML or mention of it takes effect."""
+    flat = " ".join(text.split())
+    for sign in "\\`*_[]<>|#@~":
+        flat = flat.replace(sign, "\\" + sign)
+    return re.sub(r"^[-+=]", r"\\\g<0>", flat)

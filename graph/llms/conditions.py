@@ -1,0 +1,104 @@
+"""Whether what a remedy needs, or what speaks against it, is seen in the evidence. Pure."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+
+from graph.llms.base import PlanRequest
+from graph.llms.diagnosis import is_configuration, is_deploy, kind_of, shows, surging
+from graph.llms.playbooks import CONDITIONS, Condition
+from graph.state import Finding, Suspect
+
+SHORTLY = timedelta(hours=1)
+"""A roll-out takes minutes and its faults mostly show with the first requests; what fills up slowly takes longer, and
+is asked for as ``deployed_before``."""
+BUCKET = timedelta(minutes=1)  # onsets are known to the minute, so a deployment may seem to come after
+_CONTEXT = frozenset({"change", "knowledge", "topology"})  # what is no trouble that was seen in the component itself
+_STATEFUL = frozenset({"database", "cache"})
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What is known of the service that a remedy would act on, and of the component at fault."""
+
+    request: PlanRequest
+    service: str
+
+    def hold(self, condition: Condition) -> bool:
+        """Whether the condition holds, as far as anything shows it."""
+        check = _CHECKS.get(condition)
+        return (check is not None and check(self)) or self._signs_of(condition)
+
+    def first_of(self, conditions: Iterable[Condition]) -> Condition | None:
+        """The first of them that holds."""
+        return next((condition for condition in conditions if self.hold(condition)), None)
+
+    def _signs_of(self, condition: Condition) -> bool:
+        known = CONDITIONS[condition]
+        where = {self.service, self._component} if known.seen_on == "both" else {self.service}
+        seen = [f for f in self.request.evidence.findings if f.component in where]
+        return any(shows(finding, sign) for finding in seen for sign in known.signs)
+
+    @property
+    def _component(self) -> str:
+        return str(self.request.root_cause.component)
+
+    @cached_property
+    def _changes(self) -> tuple[Finding, ...]:
+        """Changes of the service that ranking or a claim that was not refuted connects with the trouble."""
+        evidence, claims = self.request.evidence, self.request.root_cause.claims
+        cited = {eid for suspect in evidence.suspects for eid in (*suspect.findings, suspect.change)}
+        cited.update(eid for claim in claims if not claim.complaint for eid in claim.evidence)
+        return tuple(
+            f for f in evidence.findings if f.kind == "change" and f.component == self.service and f.id in cited
+        )
+
+    @property
+    def _onset(self) -> datetime | None:
+        """When anything of the component at fault began to depart from normal."""
+        findings = self.request.evidence.findings
+        own = (f.at for f in findings if f.component == self._component and f.kind not in _CONTEXT)
+        return min(own, default=None)
+
+    def deployed_before(self) -> bool:
+        """A deployment may have brought the trouble."""
+        return any(is_deploy(change) for change in self._changes)
+
+    def deployed_shortly_before(self) -> bool:
+        """A deployment came within an hour before the trouble; within none if nothing tells when that began."""
+        onset = self._onset
+        deploys = [change for change in self._changes if is_deploy(change)]
+        return onset is not None and any(d.at - BUCKET <= onset <= d.at + SHORTLY for d in deploys)
+
+    def configured(self) -> bool:
+        """A setting or flag changed beside the deployments."""
+        return any(is_configuration(change) for change in self._changes)
+
+    def surge(self) -> bool:
+        """Far more requests come than usual, wherever that is seen."""
+        return surging(self.request.evidence) is not None
+
+    def holds_data(self) -> bool:
+        """It is a database or a cache."""
+        suspects = self.request.evidence.suspects
+        named = next((s for s in suspects if s.component == self.service), None)
+        return kind_of(named or Suspect(component=self.service, score=0.0, findings=())) in _STATEFUL
+
+    def waits_for_other(self) -> bool:
+        """Something that it calls is suspected too."""
+        suspected = {s.component for s in self.request.evidence.suspects if s.findings} - {self.service}
+        return not suspected.isdisjoint(self._callees())
+
+    def _callees(self) -> Iterator[str]:
+        yield from (edge.callee for edge in self.request.evidence.edges if edge.caller == self.service)
+
+
+_CHECKS: Mapping[Condition, Callable[[Circumstances], bool]] = {
+    "deployed_before": Circumstances.deployed_before,
+    "deployed_shortly_before": Circumstances.deployed_shortly_before,
+    "configured": Circumstances.configured,
+    "surge": Circumstances.surge,
+    "holds_data": Circumstances.holds_data,
+    "waits_for_other": Circumstances.waits_for_other,
+}

@@ -1,0 +1,126 @@
+"""What decides whether a remedy helps or harms, and how it is seen."""
+
+from datetime import timedelta
+
+import pytest
+
+from collectors.base import Edge
+from graph.llms.base import PlanRequest
+from graph.llms.conditions import Circumstances
+from graph.llms.playbooks import Condition
+from graph.state import Claim, Evidence, Finding, FindingKind, RootCause, Suspect
+from tests.graph.llms import incidents
+
+
+def asked(*findings: Finding, suspects: tuple[Suspect, ...] = (), edges: tuple[Edge, ...] = ()) -> PlanRequest:
+    """Orders are at fault."""
+    evidence = Evidence(digest="d", findings=findings, suspects=suspects, edges=edges)
+    root_cause = RootCause(component="orders", category="unknown", title="t", mechanism="m", confidence="low")
+    return incidents.plan(evidence, root_cause)
+
+
+def seen(
+    kind: FindingKind,
+    signal: str,
+    excerpt: str = "",
+    *,
+    by: str = "orders",
+    minute: float = 0,
+    observed: float | None = None,
+    baseline: float | None = None,
+    unit: str = "",
+) -> Finding:
+    told = f"{by}: {signal}"
+    return incidents.finding(
+        1, kind, by, signal, told, minute=minute, observed=observed, baseline=baseline, unit=unit, excerpt=excerpt
+    )
+
+
+@pytest.mark.parametrize(
+    ("condition", "finding"),
+    [
+        ("starts_fail", seen("status", "ecs.failed_tasks", observed=7, baseline=0)),
+        ("starts_fail", seen("log", "pod", "Back-off restarting failed container: CrashLoopBackOff")),
+        ("overloaded", seen("metric", "RDS.DiskQueueDepth", observed=49, baseline=1.8)),
+        ("overloaded", seen("metric", "CPUUtilization", observed=97, baseline=40, unit="%")),
+        ("overloaded", seen("log", "HikariPool", "Connection is not available, request timed out")),
+        ("connections_used_up", seen("log", "postgres", "FATAL: sorry, too many clients already")),
+        ("stuck", seen("log", "BlockedThreadChecker", "Thread Thread[worker-1] has been blocked for 9000 ms")),
+        ("stuck", seen("log", "OOM", "java.lang.OutOfMemoryError: Java heap space")),
+        ("failing_over", seen("log", "postgres", "cannot execute INSERT in a read-only transaction")),
+        ("failing_over", seen("change", "Multi-AZ instance failover started")),
+        ("over_limit", seen("log", "client", "HTTP 429 Too Many Requests")),
+        ("waits_for_other", seen("log", "client", "POST /quotes: connection refused")),
+        ("surge", seen("metric", "http.requests", observed=2040, baseline=510, unit="req/s")),
+    ],
+)
+def test_a_condition_is_seen_in_one_finding(condition: Condition, finding: Finding) -> None:
+    assert Circumstances(asked(finding), "orders").hold(condition)
+    assert not Circumstances(asked(), "orders").hold(condition)
+
+
+@pytest.mark.parametrize(
+    ("condition", "finding"),
+    [
+        ("starts_fail", seen("status", "ecs.healthy_tasks", "Target.Timeout: 1", observed=2, baseline=3)),
+        ("overloaded", seen("metric", "RDS.DiskQueueDepth", observed=1.9, baseline=1.8)),
+        ("overloaded", seen("metric", "CPUUtilization", observed=41, baseline=40, unit="%")),
+        ("stuck", seen("log", "SqlExceptionHelper", "ERROR: deadlock detected")),
+        ("over_limit", seen("log", "client", "429 insufficient_quota: check your billing details")),
+        ("surge", seen("metric", "http.requests.errors", observed=2040, baseline=510)),
+    ],
+)
+def test_what_looks_like_it_is_not_enough(condition: Condition, finding: Finding) -> None:
+    assert not Circumstances(asked(finding), "orders").hold(condition)
+
+
+def test_what_is_seen_elsewhere_speaks_of_the_component_or_of_neither() -> None:
+    full = asked(seen("log", "HikariPool", "Connection is not available"))
+    assert Circumstances(full, "web").hold("overloaded"), "the component at fault has nothing left"
+    failing = asked(seen("status", "ecs.failed_tasks"))
+    assert not Circumstances(failing, "web").hold("starts_fail"), "web can be restarted though orders cannot"
+    assert not Circumstances(asked(seen("log", "p", "Connection is not available", by="cart")), "web").hold(
+        "overloaded"
+    )
+
+
+def deployed(minutes_before: float, *, cited: bool = True) -> PlanRequest:
+    trouble = seen("log", "error", "failed").model_copy(update={"id": "E1"})
+    at = trouble.at - timedelta(minutes=minutes_before)
+    deploy = seen("change", "deploy v2").model_copy(update={"id": "E2", "at": at})
+    ids = ("E1", "E2") if cited else ("E1",)
+    return asked(trouble, deploy, suspects=(incidents.suspect("orders", *ids),))
+
+
+@pytest.mark.parametrize(("minutes", "shortly"), [(5, True), (59, True), (61, False), (-5, False), (-0.5, True)])
+def test_a_deployment_counts_as_shortly_before_for_an_hour(minutes: float, *, shortly: bool) -> None:
+    around = Circumstances(deployed(minutes), "orders")
+    assert around.hold("deployed_shortly_before") is shortly
+    assert around.hold("deployed_before")
+    assert not around.hold("configured")
+
+
+def test_a_deployment_that_nobody_connects_with_the_trouble_does_not_count() -> None:
+    request = deployed(5, cited=False)
+    assert not Circumstances(request, "orders").hold("deployed_before")
+    claimed = request.root_cause.model_copy(update={"claims": (Claim(text="t", evidence=("E2",)),)})
+    assert Circumstances(incidents.plan(request.evidence, claimed), "orders").hold("deployed_before")
+    refuted = claimed.model_copy(update={"claims": (Claim(text="t", evidence=("E2",), complaint="no"),)})
+    assert not Circumstances(incidents.plan(request.evidence, refuted), "orders").hold("deployed_before")
+
+
+def test_the_deployment_of_another_does_not_count() -> None:
+    assert not Circumstances(deployed(5), "web").hold("deployed_before")
+
+
+@pytest.mark.parametrize(("service", "holds"), [("orders-db", True), ("redis", True), ("orders", False)])
+def test_databases_and_caches_hold_data(service: str, *, holds: bool) -> None:
+    assert Circumstances(asked(), service).hold("holds_data") is holds
+
+
+def test_a_suspect_that_it_calls_is_what_it_waits_for() -> None:
+    edges = (Edge(caller="orders", callee="stripe", source="catalogue"),)
+    suspects = (incidents.suspect("orders", "E1"), incidents.suspect("stripe", "E1"))
+    assert Circumstances(asked(suspects=suspects, edges=edges), "orders").hold("waits_for_other")
+    assert not Circumstances(asked(suspects=suspects, edges=edges), "stripe").hold("waits_for_other")
+    assert not Circumstances(asked(suspects=suspects[:1], edges=edges), "orders").hold("waits_for_other")

@@ -1,0 +1,112 @@
+"""Findings told in Korean, and the particles that fit."""
+
+from pathlib import Path
+
+import pytest
+
+from app.evaluation import ranked
+from collectors.replay import load_bundle
+from graph.grounding import ground
+from graph.llms.korean import Word
+from graph.llms.sentences import told
+from graph.state import Claim, Evidence, RootCause
+from tests.graph.llms import incidents
+
+SCENARIOS = Path(__file__).parents[2] / "scenarios"
+ADDED = ("005-slow-product-pages", "010-missing-delivery-dates", "014-handoffs-rising")  # what is held against others
+
+
+@pytest.fixture(scope="module", params=["001-black-friday", "002-bad-deploy", *ADDED])
+def evidence(request: pytest.FixtureRequest) -> Evidence:
+    return ranked(load_bundle(SCENARIOS / request.param))
+
+
+def test_every_sentence_of_the_ranking_is_known(evidence: Evidence) -> None:
+    untold = [f.summary for f in evidence.findings if " 관측: “" in told(f, "ko")]
+    assert untold == []
+
+
+def test_every_korean_sentence_is_verified(evidence: Evidence) -> None:
+    claims = tuple(
+        Claim(text=f"{told(f, 'ko')}.", evidence=(f.id,)) for f in evidence.findings if f.kind != "knowledge"
+    )
+    answer = RootCause(
+        component=None, category="unknown", title="t", mechanism="m", claims=claims, confidence="low", language="ko"
+    )
+    grounded = ground(answer, evidence, ())
+    assert [(c.text, c.complaint) for c in grounded.claims if not c.verified] == []
+
+
+def test_in_english_it_is_the_findings_own_sentence(evidence: Evidence) -> None:
+    assert all(told(f, "en") == f.summary.rstrip(".") for f in evidence.findings)
+
+
+@pytest.mark.parametrize(
+    ("summary", "korean"),
+    [
+        (
+            "All 4 metrics of pay stopped; the last was at 09:15:00 UTC.",
+            "pay의 지표 4개가 모두 끊겼습니다. 마지막 값은 09:15:00 UTC입니다",
+        ),
+        (
+            "pay logged 1,200 line(s) that hold “too many” in the incident (120/min, none before), at 09:15:00 UTC.",
+            "pay에 “too many” 문구가 든 로그가 1,200줄 남았습니다(분당 120줄, 이전에는 없었음)",
+        ),
+        (
+            "pay logged 12 line(s) that hold “too many” in the incident (1.2/min, 0.1/min before). 12 error.",
+            "pay에 “too many” 문구가 든 로그가 12줄 남았습니다(분당 1.2줄, 이전에는 분당 0.1줄)",
+        ),
+        (
+            "Nothing was found of log lines of pay that hold “too many” at loki, datadog.",
+            "loki, datadog의 pay 로그에서 “too many” 문구를 찾지 못했습니다",
+        ),
+        (
+            "3 of 9 spans “POST /pay” of pay failed with Timeout (33%, 0% before). Only instance p7 is concerned.",
+            "pay의 “POST /pay” 스팬 9개 중 3개가 Timeout 오류로 실패했습니다(33%, 이전 0%). p7 인스턴스만 해당합니다",
+        ),
+        (
+            "9 of 9 requests “GET /” of web called db 7 times on average, normally 2. These are retries after errors of"
+            " db.",
+            "web의 “GET /” 요청 9건 중 9건이 db를 평균 7번 호출했습니다(평소 2번). db 오류에 따른 재시도입니다",
+        ),
+        (
+            "pay ecs.running_tasks is 1, expected 3: killed for want of memory (exit code 137).",
+            "pay의 ecs.running_tasks 값이 1입니다(기대값 3), 메모리 부족으로 강제 종료 (exit code 137)",
+        ),
+        (
+            "worker: work waits for it in jobs. jobs depth rose from 4 to 900 from 09:15:00 UTC on.",
+            "worker가 처리할 작업이 jobs에 쌓여 있습니다. jobs의 depth 값이 09:15:00 UTC부터 4에서 900까지 올랐습니다",
+        ),
+        ("Something nobody has written yet", "pay 관측: “Something nobody has written yet”"),
+    ],
+)
+def test_tells_it_in_korean(summary: str, korean: str) -> None:
+    assert told(incidents.finding(1, "log", "pay", "s", summary), "ko") == korean
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("서비스", "서비스가"),
+        ("풀", "풀이"),
+        ("checkout-service", "checkout-service가"),
+        ("orders-db", "orders-db가"),
+        ("SQS", "SQS가"),
+        ("table", "table이"),
+        ("admin", "admin이"),
+        ("redis", "redis가"),
+        ("checkout", "checkout이(가)"),
+        ("node-3", "node-3이"),
+        ("node-2", "node-2가"),
+        ("…", "…이(가)"),
+    ],
+)
+def test_particles_fit(word: str, said: str) -> None:
+    assert f"{Word(word):이/가}" == said
+
+
+@pytest.mark.parametrize(
+    ("word", "said"), [("풀", "풀로"), ("큐", "큐로"), ("시간", "시간으로"), ("7", "7로"), ("6", "6으로")]
+)
+def test_direction_has_its_own_rule(word: str, said: str) -> None:
+    assert f"{Word(word):으로/로}" == said
