@@ -139,11 +139,11 @@ async def _model(today: date) -> list[Check]:
     from graph.llms.openai_settings import Settings as ModelSettings
 
     settings = ModelSettings()
+    retires = _retirement(settings, today)
     if settings.api_key is None:
         detail = "OPENAI_API_KEY is not set: the rules engine answers"
         mend = "Set OPENAI_API_KEY; for a server of your own also OPENAI_BASE_URL and OPENAI_MODEL."
-        return [Check(name="credentials", status="skipped", detail=detail, mend=mend)]
-    retires = retirement_of(settings.model, today) if settings.served_as == "openai" else []
+        return [Check(name="credentials", status="skipped", detail=detail, mend=mend), *retires]
     return [await _model_answers(settings), *_price_of(settings), *retires]
 
 
@@ -173,6 +173,16 @@ def _price_of(settings: "ModelSettings") -> list[Check]:
     detail = f"the caps in dollars are counted with gpt-4o's price, whatever {settings.model} costs"
     mend = "Set OPENAI_DOLLARS_PER_MILLION_INPUT and OPENAI_DOLLARS_PER_MILLION_OUTPUT; 0 for a server of your own."
     return [Check(name="price", status="skipped", detail=detail, mend=mend)]
+
+
+def _retirement(settings: "ModelSettings", today: date) -> list[Check]:
+    """Firm where OpenAI itself is asked. Another server may be a gateway to it, and without a key none is asked."""
+    if settings.served_as not in ("openai", "compatible"):
+        return []
+    told = retirement_of(settings.model, today)
+    if settings.served_as == "openai" and settings.api_key is not None:
+        return told
+    return [check.model_copy(update={"status": "skipped"}) for check in told]
 
 
 def retirement_of(model: str, today: date) -> list[Check]:

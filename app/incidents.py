@@ -89,9 +89,7 @@ async def decide(
         await _refuse_late(connection, row, plan_revision)
         analyses = await incidents.analyses(connection, incident_id)
         plan = Plan.model_validate(analyses[-1]["plan"])
-        _refuse_unusable(plan, choice, row["round"])
-        if language and choice != "re_analyze":
-            raise Unusable("A language is chosen with re_analyze only: nothing is written anew otherwise.")
+        _refuse_unusable(plan, choice, row["round"], language)
         require(caller, required_role(desk, plan, choice), f"approve a {chosen_risk(plan, choice)}-risk option")
         decision = Decision(
             plan_revision=plan_revision,
@@ -139,7 +137,7 @@ async def _winner(connection: Connection, incident_id: str, plan_revision: str) 
     return ""
 
 
-def _refuse_unusable(plan: Plan, choice: Choice, round_: int) -> None:
+def _refuse_unusable(plan: Plan, choice: Choice, round_: int, language: Language | None) -> None:
     if choice in ("1", "2", "3"):
         if int(choice) > len(plan.options):
             raise Unusable(f"There is no option {choice}: this plan has {len(plan.options)}.")
@@ -147,3 +145,5 @@ def _refuse_unusable(plan: Plan, choice: Choice, round_: int) -> None:
             raise Unusable(f"Option {choice} cannot run now: {broken.operation}: {broken.infeasible}")
     if choice == "re_analyze" and round_ >= MAX_ROUNDS:
         raise Unusable(f"This incident was analysed {round_} times already; choose an option, or manual.")
+    if language and choice != "re_analyze":
+        raise Unusable("A language is chosen with re_analyze only: nothing is written anew otherwise.")

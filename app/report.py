@@ -11,7 +11,7 @@ from graph.comparison import changed
 from graph.confidence import confident
 from graph.grounding import ground, known_components
 from graph.llms.rules import explain
-from graph.llms.sentences import told
+from graph.llms.sentences import restated, told
 from graph.pictures import blamed, finding_chart, topology_picture
 from graph.sentences import folded
 from graph.state import (
@@ -140,6 +140,34 @@ class Report(BaseModel):
         return tuple(f for f in self.evidence if f.points)
 
 
+_OF_INCIDENT = (
+    "title",
+    "service",
+    "environment",
+    "severity",
+    "status",
+    "status_reason",
+    "occurred_at",
+    "opened_at",
+    "closed_at",
+    "round",
+    "admitted_at",
+    "flaps",
+    "plan_revision",
+)
+_OF_EVIDENCE = (
+    "assessment",
+    "suspects",
+    "causes",
+    "edges",
+    "unlisted",
+    "impact",
+    "gaps",
+    "documents",
+    "looked_at",
+)
+
+
 def build(
     incident: Mapping[str, Any],
     analyses: Sequence[Mapping[str, Any]],
@@ -154,43 +182,15 @@ def build(
     """From the rows of ``app.store``; ``language``: of the report, None for the incident's."""
     language = language or incident["language"]
     last = analyses[-1] if analyses else {}
-    evidence = Evidence.model_validate(last["evidence"]) if last.get("evidence") else None
     root_cause = _root_cause(analyses, decisions, language)
     plan = Plan.model_validate(last["plan"]) if last.get("plan") else None
     return Report(
         incident_id=incident["id"],
         language=language,
-        **{
-            k: incident[k]
-            for k in (
-                "title",
-                "service",
-                "environment",
-                "severity",
-                "status",
-                "status_reason",
-                "occurred_at",
-                "opened_at",
-                "closed_at",
-                "round",
-                "admitted_at",
-                "flaps",
-                "plan_revision",
-            )
-        },
+        **{name: incident[name] for name in _OF_INCIDENT},
+        **(_of_evidence(Evidence.model_validate(last["evidence"])) if last.get("evidence") else {}),
         root_cause=root_cause,
-        assessment=evidence.assessment if evidence else None,
-        suspects=evidence.suspects if evidence else (),
-        causes=evidence.causes if evidence else (),
-        edges=evidence.edges if evidence else (),
-        unlisted=evidence.unlisted if evidence else 0,
-        evidence=evidence.findings if evidence else (),
-        evidence_digest=evidence.digest if evidence else "",
         path=root_cause.path if root_cause else (),
-        impact=evidence.impact if evidence else (),
-        gaps=evidence.gaps if evidence else (),
-        documents=evidence.documents if evidence else (),
-        looked_at=evidence.looked_at if evidence else None,
         options=plan.options if plan else (),
         plan_note=plan.note if plan else "",
         decisions=tuple(DecisionMade.model_validate(d) for d in decisions),
@@ -202,6 +202,11 @@ def build(
         ),
         model_use=_model_use(model_calls),
     )
+
+
+def _of_evidence(evidence: Evidence) -> dict[str, Any]:
+    same = {name: getattr(evidence, name) for name in _OF_EVIDENCE}
+    return {**same, "evidence": evidence.findings, "evidence_digest": evidence.digest}
 
 
 def _root_cause(
@@ -270,6 +275,11 @@ def quotation(claim: Claim) -> str:
 def summary(report: Report, finding: Finding) -> str:
     """What it shows, in the report's language."""
     return finding.summary if report.language == "en" else f"{told(finding, report.language)}."
+
+
+def retold(report: Report, said: str) -> str:
+    """What ranking says of the incident as a whole, in the report's language."""
+    return restated(said, report.language)
 
 
 def topology(report: Report, *, language: str = "en", inline: bool = False) -> str:

@@ -7,8 +7,9 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from app.report import Report, chart, quotation, summary, topology
-from app.report_texts import TEXTS, Texts, author, confidence, grounded, percent, used, word, written_in
+from app.report import Report, chart, quotation, retold, summary, topology
+from app.report_texts import TEXTS, Texts, author, confidence, grounded, used, word, written_in
+from graph.confidence import percent
 from graph.state import (
     ActionOption,
     Claim,
@@ -86,7 +87,7 @@ def _assessment(report: Report, t: Texts) -> str:
     if said is None:
         return ""
     computed = t["computed"].format(t[f"state_{said.state}"], percent(said.trouble))
-    lines = [f"## {t['assessment']}", "", f"{computed} {_inline(said.why)}".rstrip()]
+    lines = [f"## {t['assessment']}", "", f"{computed} {_inline(retold(report, said.why))}".rstrip()]
     if said.abstains:
         lines += ["", f"**{t['not_sure']}**"]
     elif report.suspects:
@@ -212,7 +213,12 @@ def _impact(report: Report, t: Texts) -> str:
     if not report.impact:
         return ""
     rows = [
-        _row(_inline(i.name), f"{i.value:,.6g} {_inline(i.unit)}", _inline(i.window), _ids(i.evidence))
+        _row(
+            _inline(retold(report, i.name)),
+            f"{i.value:,.6g} {_inline(i.unit)}",
+            _inline(retold(report, i.window)),
+            _ids(i.evidence),
+        )
         for i in report.impact
     ]
     return "\n".join([f"## {t['impact']}", "", *_heads(t["what"], t["how_much"], t["when"], t["evidence"]), *rows])
@@ -281,12 +287,17 @@ def _gaps(report: Report, t: Texts) -> str:
 
 
 def _options(report: Report, t: Texts) -> str:
-    note = _inline(report.plan_note)
+    note = _note(report.plan_note)
     if not report.options:
         return f"## {t['options']}\n\n{note}" if note else ""
     blocks = [f"## {t['options']}", *([note] if note else [])]
     blocks += [_option(number, o, t) for number, o in enumerate(report.options, 1)]
     return "\n\n".join([*blocks, f"{t['revision']} `{report.plan_revision or '-'}`"])
+
+
+def _note(note: str) -> str:
+    lines = [_inline(line) for line in note.splitlines()]
+    return "\n".join(f"- {line}" for line in lines) if len(lines) > 1 else "".join(lines)
 
 
 def _option(number: int, option: ActionOption, t: Texts) -> str:

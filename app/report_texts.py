@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from app.report import ModelUse
+from graph.confidence import percent
 from graph.state import Language, RootCause
 
 Texts = Mapping[str, str]
@@ -353,11 +354,6 @@ def word(t: Texts, kind: str, value: str) -> str:
 def author(t: Texts, engine: str) -> str:
     """Who wrote it: the rules engine, or a model by its name."""
     return t["engine_rules"] if engine == "rules" else engine
-
-
-def percent(chance: float) -> str:
-    """A chance in whole percent; none that was computed is certain, or excluded."""
-    return f"{min(max(chance, 0.01), 0.99):.0%}"
 
 
 def confidence(t: Texts, cause: RootCause) -> str:

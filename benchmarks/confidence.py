@@ -5,24 +5,20 @@
 
 import argparse
 import asyncio
-import json
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from statistics import mean
 
-import yaml
-
 from app.evaluation import Case
+from app.scenarios import read
 from benchmarks.ranking_calibration import brier
 from benchmarks.ranking_cases import DISTURBANCES, FAULTS, PROFILES, Drawn
 from benchmarks.results import Table
 from benchmarks.setting import Setting
-from collectors.replay import load_bundle
 from graph.confidence import confident
 from graph.grounding import ground, known_components
 from graph.llms.base import AnalysisRequest
@@ -113,16 +109,10 @@ def _recorded() -> list[Answered]:
     """The rules engine on the scenarios; those where nobody is to blame count as wrong wherever it blames."""
     found = []
     for folder in sorted(path for path in SCENARIOS.iterdir() if path.is_dir()):
-        answered = _answered(Case.of(load_bundle(folder)), _expected(folder), 0)
+        scenario = read(folder.name, folder)
+        answered = _answered(Case.of(scenario.bundle), set(scenario.expected.culprits), 0)
         found += [one for one in answered if one.analyst == "rules engine"]
     return [Answered("rules engine, scenarios", a.certainty, a.ranking, a.word, a.right) for a in found]
-
-
-def _expected(folder: Path) -> set[str]:
-    """The components that are a right answer."""
-    told, older = folder / "expected.yml", folder / "expected.json"
-    expected = yaml.safe_load(told.read_text("utf-8")) if told.exists() else json.loads(older.read_text("utf-8"))
-    return {name for name in (expected.get("component"), *expected.get("components", ())) if name}
 
 
 def _saying(component: str, evidence: Evidence, *, lies: bool = False) -> RootCause:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from graph.confidence import percent
 from graph.sentences import folded
 from graph.state import Claim, Language, RootCause
 
@@ -80,7 +81,7 @@ def _author(root_cause: RootCause, words: Mapping[str, str]) -> str:
 
 def _confidence(root_cause: RootCause, language: Language) -> str:
     word = _CONFIDENCE[language].get(root_cause.confidence, root_cause.confidence)
-    return word if root_cause.certainty is None else f"{word} ({root_cause.certainty:.0%})"
+    return word if root_cause.certainty is None else f"{word} ({percent(root_cause.certainty)})"
 
 
 def _claims(before: RootCause, after: RootCause, words: Mapping[str, str]) -> Iterator[str]:

@@ -83,6 +83,11 @@ class Inputs:
     doubted: bool = False
 
 
+def percent(chance: float) -> str:
+    """A chance in whole percent; none that was computed is certain, or excluded."""
+    return f"{min(max(chance, 0.01), 0.99):.0%}"
+
+
 def confident(root_cause: RootCause, evidence: Evidence) -> RootCause:
     """The grounded answer with certainty, what it was computed from, and the word for it.
 

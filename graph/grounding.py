@@ -31,6 +31,7 @@ _ALIKE = 0.4
 """From this share of common text on, a sentence of the second answer is the first one's, said anew: sentences on
 different findings share the component's name and little else."""
 _KINDS: tuple[str, ...] = get_args(GroundingCheck.model_fields["about"].annotation)
+_OWN_ENGINE = "rules"  # its sentences are templates of ours, which explain what a category is; a model's are not
 _PROSE = ("mechanism", "title", "rival", "impact")
 _NO_CAUSE: Mapping[Language, str] = {
     "en": "No root cause could be established",
@@ -79,7 +80,7 @@ def ground(
     claims = tuple(ground_claim(claim, evidence, known) for claim in answer.claims)
     for claim in claims:
         table.add("claim", claim.text, claim.complaint, claim.evidence)
-    prose = _Prose(evidence, known, claims, table)
+    prose = _Prose(evidence, known, claims, table, written_by_us=answer.engine == _OWN_ENGINE)
     path = _checked_path(answer.path, evidence, known, table)
     mechanism = prose.supported("mechanism", answer.mechanism)
     grounded = answer.model_copy(
@@ -288,6 +289,7 @@ class _Prose:
     components: Collection[str]
     claims: Sequence[Claim]
     table: _Table
+    written_by_us: bool
 
     def supported(self, about: str, text: str, component: str = "") -> str:
         """The sentences that hold; ``component`` is whom they speak of unnamed."""
@@ -330,7 +332,7 @@ class _Prose:
     def _complaint(self, sentence: str, component: str = "") -> str:
         if any(claim.verified and folded(sentence) in folded(claim.text) for claim in self.claims):
             return ""
-        return prose_complaint(sentence, self.evidence, self.components, component)
+        return prose_complaint(sentence, self.evidence, self.components, component, explains=self.written_by_us)
 
 
 def _rival_texts(rival: Rival) -> Iterator[str]:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-IN_WORDS = 0.2  # «twice», «두 배» may stand for a number this share away
+IN_WORDS = 0.15  # «twice», «두 배» may stand for a number this share away
 _HEDGED = 0.05  # «half» may stand for a number this share away
 _POWERS = {"십": 1e1, "백": 1e2, "천": 1e3, "만": 1e4, "억": 1e8, "조": 1e12}
 _UNIT_WORDS = (

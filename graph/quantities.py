@@ -143,6 +143,41 @@ def steps(text: str) -> list[tuple[Quantity, Quantity]]:
     return found
 
 
+_ENDS_BEFORE = re.compile(
+    r"(?<!compared )(?<!relative )(?<!close )(?<!similar )(?<!equal )\bto\s+$|\b(?:reach\w*|hits?|peak\w*\sat)\s+$"
+    r"|\b(?:is|are|stands?|sits?)(?:\s(?:now|currently))?(?:\sat)?\s+$|\b(?:only|within)\s+$|현재\s+$",
+    re.IGNORECASE,
+)
+_ENDS_AFTER = re.compile(r"\s?[가-힣]{0,2}?(?:\(으\)로|으로|로|까지|에 달|에 이르|에 육박)|\s(?:right\s)?now\b")
+_BY_BEFORE = re.compile(r"\b(?:by|up|down)\s+$", re.IGNORECASE)
+_BY_AFTER = re.compile(r"(?:만큼|[이가]?\s?(?:더\s)?(?:증가|상승|늘[었어고려]|감소|줄[었어고며]|하락|많|적[었은]))")
+
+
+def ends(text: str) -> list[Quantity]:
+    """The numbers that something came to, or is at: «rose to 50», «is 50 now», «50까지»."""
+    return _placed(text, _ENDS_BEFORE, _ENDS_AFTER)
+
+
+def differences(text: str) -> list[Quantity]:
+    """The numbers by which something changed: «rose by half», «up 20 %», «20 % 증가»."""
+    return _placed(text, _BY_BEFORE, _BY_AFTER)
+
+
+def factors(text: str) -> list[Quantity]:
+    """«By a factor of five»."""
+    return _placed(text, re.compile(r"\bfactor\sof\s+$", re.IGNORECASE), re.compile(r"(?!)"))
+
+
+def _placed(text: str, before: re.Pattern[str], after: re.Pattern[str]) -> list[Quantity]:
+    text = " ".join(_plain(text).split())
+    return [
+        quantity
+        for quantity in quantities(text)
+        for match in re.finditer(rf"(?<![\w.,]){re.escape(quantity.text)}", text)
+        if before.search(text[: match.start()]) or after.match(text, match.end())
+    ]
+
+
 def versions(text: str) -> list[str]:
     """Versions and addresses: ``v2.14.0``, ``10.0.3.7``."""
     return [found.rstrip(".") for found in _VERSION.findall(text)]

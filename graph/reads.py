@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 
 from collectors._jobs import on_thread
@@ -195,7 +196,7 @@ class EvidenceReader:
             return
         for collector in self._collectors:
             if question.kind in collector.reads:
-                yield _Asking(collector, lambda within_s, c=collector: self._read(c, question, within_s))  # type: ignore[misc]
+                yield _Asking(collector, partial(self._read, collector, question))
 
     def _measurements(self, question: MetricRead) -> Iterator[_Asking]:
         asked = (question.component, question.metric)
@@ -205,12 +206,13 @@ class EvidenceReader:
             # a recording answers for the sources that were recorded
             mine = [ref for ref in refs if ref.source == collector.name or ref.source not in own]
             if mine:
-                yield _Asking(collector, lambda _, c=collector, r=mine: self._measure(c, r))  # type: ignore[misc]
+                yield _Asking(collector, partial(self._measure, collector, mine))
 
     async def _read(self, collector: Collector, question: LogsRead | TraceRead, within_s: float) -> Telemetry:
         return await collector.read(question, self._scope.model_copy(update={"within_s": within_s}))
 
-    async def _measure(self, collector: Collector, refs: Sequence[SeriesRef]) -> Telemetry:
+    async def _measure(self, collector: Collector, refs: Sequence[SeriesRef], _: float) -> Telemetry:
+        """In as long as it takes: measuring knows no limit of its own."""
         windows = joined((self._scope.incident, *self._scope.baseline))
         pieces: dict[SeriesRef, list[Series]] = {ref: [] for ref in refs}
         for window in windows:

@@ -88,8 +88,19 @@ _LOOSE_ID = re.compile(
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text, in order."""
-    return [part for part in _SENTENCE.split(text.strip()) if part]
+    """The sentences of a text, in order; one inside of quotation marks ends none."""
+    parts: list[str] = []
+    for part in filter(None, _SENTENCE.split(text.strip())):
+        if parts and is_open(parts[-1]):
+            parts[-1] = f"{parts[-1]} {part}"
+        else:
+            parts.append(part)
+    return parts
+
+
+def is_open(text: str) -> bool:
+    """Whether a quotation begins in the text and does not end there."""
+    return any(text.count(left) > text.count(right) for left, right in ("«»", "“”", "「」", "『』"))
 
 
 def clauses(sentence: str) -> list[str]:
@@ -126,15 +137,18 @@ _UP = (
     r"\b(?:rose|rises?|rising|risen|increas\w+|jump\w*|climb\w*|spik\w+|surg(?:e"
     r"|es|ed|ing)|soar\w*|grew|grow(?:s|n|ing)?"
     r"|doubled|tripled|quadrupled|(?:went|goes|going|gone|shot) up|higher|elevated|skyrocket\w*|balloon\w*|escalat\w+"
-    r"|worsen\w*|swell\w*|swelled)\b|↑|📈|⬆"
+    r"|worsen\w*|swell\w*|swelled|shot through the roof|overshot|quintupled|exploded"
+    r"|(?:above|over|beyond|more than|exceed\w*) (?:(?:its|the|their) )?(?:usual|normal|baseline|ordinary)\w*)\b|↑|📈|⬆"
     r"|증가|늘어|늘었|늘고|늘며|늘지|늘린|상승|급증|폭증|치솟|올라|올랐|오르|높아|높았|커졌|커지|많아|뛰었|솟구"
 )
 _DOWN = (
     r"\b(?:fell|falls?|fallen|falling|drop(?:s|ped|ping)?|decreas\w+|declin\w+"
     r"|collaps\w+|sank|halved|plummet\w*|plung\w+"
     r"|shr[aiu]nk\w*|dip(?:s|ped)?|slump\w*|tumbl\w+|reduc(?:ed|es|ing|tion)|(?:went|goes|going|gone) down"
-    r"|lower(?:ed|s)?)\b|↓|📉|⬇"
-    r"|감소|줄어|줄었|줄고|줄며|줄지|하락|급감|떨어|낮아|낮았|내려가|내려갔|폭락|작아졌|적어졌"
+    r"|lower(?:ed|s)?|eas(?:ed|es|ing)(?: off)?|subsid\w+|reced\w+|ebb\w*|abat\w+"
+    r"|c[oa]me(?:s)? down|fewer|cool(?:ed|s)(?: off| down)?"
+    r"|(?:below|under|less than|beneath) (?:(?:its|the|their) )?(?:usual|normal|baseline|ordinary)\w*)\b|↓|📉|⬇"
+    r"|감소|줄어|줄었|줄고|줄며|줄지|하락|급감|떨어|낮아|낮았|내려가|내려갔|폭락|작아졌|적어졌|내려앉|가라앉|잦아들|뜸"
 )
 _MOVES: tuple[tuple[Direction, re.Pattern[str]], ...] = (
     ("up", re.compile(_UP, _EITHER)),
@@ -157,6 +171,12 @@ _CALM = re.compile(
     r"|steady|unchanged|constant|unaffected|fine|idle"
     r"|nominal|at (?:its |the )?baseline|within (?:its |the )?(?:normal|usual|baseline))\b(?!\s?(?:no more|any more))"
     r"|\b(?:(?:did|does|has|have|had)(?: not|n['’]t)|never) change[ds]?\b|변하지\s?않"
+    r"|\b(?:unremarkable|uneventful|unsuspicious|inconspicuous)\b"
+    r"|\bnothing (?:unusual|special|remarkable|abnormal|wrong)\b"
+    r"|\b(?:kept|keeps|held|holds|shows?|showed|has|had) (?:its|the|their|a) (?:usual|normal|ordinary)\b"
+    r"|\bback (?:at|to|on|within) (?:its|the|their)?\s?(?:usual|normal|baseline|old)\b"
+    r"|\bas \w+ as (?:ever|always|usual|before)\b"
+    r"|특이\s?사항[이은도]?\s?없|평상시|여전히 (?:빠르|낮|정상)|여유가 있"
     r"|\bunchanged\b|\bno (?:change|deviation|anomal\w+|impact|effect|trouble|problems?|issues?)\b|\bas usual\b"
     r"|(?<!비)정상(?:이|입|적으로|이었|을 유지| 범위| 수준을 유지| 상태)(?!\s?(?:아니"
     r"|지 않))|평소(?:와 같|와 비슷|대로)"
@@ -174,6 +194,7 @@ class Told:
     calm: bool
 
 
+@lru_cache(maxsize=4096)
 def told(clause: str) -> Told:
     """Directions in the author's own words."""
     own = without_quotations(clause)
@@ -249,28 +270,41 @@ SUBJECTS: Mapping[str, Subject] = {
         r"\bbacklog\b|queue (?:depth|length)|consumer lag|적체|대기열", r"queue|lag\b|messages?|pending|oldest|큐"
     ),
     "disks": _subject(
-        r"\bdisks?\b|\bstorage\b|\biops\b|\binodes?\b|디스크|스토리지", r"volume|filesystem|no space|bytes free"
+        r"\bdisks?\b|\bstorage\b|\biops\b|\binodes?\b|디스크|스토리지|저장\s?공간",
+        r"volume|filesystem|no space|bytes free",
     ),
     "the network": _subject(
         r"\bnetworks?\b|\bpackets?\b|네트워크|패킷", r"unreachable|no route|reset by peer|retransmi"
     ),
     "certificates": _subject(r"\bcertificat\w+|\btls\b|\bssl\b|인증서", r"x509|handshake|expired|pkix"),
     "DNS": _subject(r"\bdns\b|name resolution|nxdomain", r"resolv|enotfound|getaddrinfo|no such host|servfail"),
+    "a success": _subject(r"\bsucceed\w*|\bsuccess\w*|성공", happens=True),
+    "a shortage": _subject(
+        r"\bfull\b|\bfill(?:s|ed)? up\b|\bran out\b|\brun(?:s|ning)? out\b"
+        r"|\bexhaust\w*|\bdeplet\w*|\bsaturat\w+|\bmaxed\b"
+        r"|\bno (?:free |idle |available )?(?:connections?|memory|space|capacity)\b"
+        r"|가득|부족|고갈|포화|바닥",
+        r"no space|(?<![a-z])oom|out.?of.?memory|unavailable|not available|timed? ?out|insufficient|overflow"
+        r"|too.?many|quota|limit|reject|pending|waiting|exceed",
+        happens=True,
+    ),
     "a deployment": _subject(
         r"\b(?:re)?deploy\w*|\broll(?:ed)?[ -]?outs?\b|\bnew (?:version|release)\b|배포|릴리스",
-        r"release|version|task definition|image",
+        r"\brelease\b|new version|task.?definition|image tag|to v\d",
         happens=True,
     ),
     "a configuration": _subject(
-        r"\bconfig\w*|feature flags?|설정|구성 변경|플래그", r"setting|parameter|flag|limit|environment", happens=True
+        r"\bconfig\w*|feature flags?|설정|구성 변경|플래그",
+        r"setting|parameter|feature.?flag|environment variable",
+        happens=True,
     ),
     "a roll-back": _subject(r"\broll(?:ed|ing)?[ -]?backs?\b|\brevert\w*|롤백", happens=True),
     "a restart": _subject(
-        r"\brestart\w*|\breboot\w*|재시작|재기동|재부팅", r"uptime|started|exit|oom|kill", happens=True
+        r"\brestart\w*|\breboot\w*|재시작|재기동|재부팅", r"uptime|started|exit|(?<![a-z])oom|kill", happens=True
     ),
     "a crash": _subject(
         r"\bcrash\w*|\bkill(?:ed|s)\b|\bpanic\w*|segfault|크래시|비정상 종료",
-        r"exit|oom|stopped|terminated|sig",
+        r"exit|(?<![a-z])oom|stopped|terminated|signal \d",
         happens=True,
     ),
     "throttling": _subject(
@@ -328,6 +362,7 @@ class Topics:
 _ALTERNATIVE = re.compile(r"\bor\s[^,;.]*", _EITHER)
 
 
+@lru_cache(maxsize=4096)
 def topics(text: str) -> Topics:
     """In the author's own words; what stands behind «or» is one of several possibilities, and no statement."""
     own = _ALTERNATIVE.sub(" ", without_quotations(text))
@@ -339,6 +374,7 @@ def topics(text: str) -> Topics:
     return Topics(frozenset(said), frozenset(denied))
 
 
+@lru_cache(maxsize=65536)  # every finding is asked for every subject of every sentence
 def shows(text: str, subject: str) -> bool:
     """Whether a text of the evidence is about it."""
     return SUBJECTS[subject].shown.search(text) is not None
@@ -349,17 +385,27 @@ def shows(text: str, subject: str) -> bool:
 
 def mentions(text: str, name: str) -> bool:
     """Whether the text has the name as a whole; Korean particles may follow right behind."""
+    return name.lower() in text.lower() and _whole(name).search(text) is not None
+
+
+@lru_cache(maxsize=4096)
+def _whole(name: str) -> re.Pattern[str]:
     pattern = rf"(?<![A-Za-z0-9_-])(?<![A-Za-z0-9_]\.){re.escape(name)}(?![A-Za-z0-9_]|-[A-Za-z0-9]|\.[A-Za-z0-9])"
-    return re.search(pattern, text, _EITHER) is not None
+    return re.compile(pattern, _EITHER)
+
+
+@lru_cache(maxsize=64)
+def _of_any(names: frozenset[str]) -> tuple[re.Pattern[str], dict[str, str]]:
+    alternatives = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+    pattern = rf"(?<![A-Za-z0-9_-])(?:{alternatives})(?![A-Za-z0-9_]|-[A-Za-z0-9]|\.[A-Za-z0-9])"
+    return re.compile(pattern, _EITHER), {name.lower(): name for name in names}
 
 
 def named(text: str, names: Collection[str]) -> list[tuple[int, int, str]]:
     """Where the text has any of the names, as (start, end, name); of names within names the longest."""
     if not names:
         return []
-    alternatives = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
-    pattern = re.compile(rf"(?<![A-Za-z0-9_-])(?:{alternatives})(?![A-Za-z0-9_]|-[A-Za-z0-9]|\.[A-Za-z0-9])", _EITHER)
-    lowered = {name.lower(): name for name in names}
+    pattern, lowered = _of_any(frozenset(names))
     return [(m.start(), m.end(), lowered[m.group(0).lower()]) for m in pattern.finditer(text)]
 
 
@@ -495,7 +541,21 @@ def _korean(text: str, places: _Places) -> list[tuple[str, str]]:
 
 _EXTENTS: tuple[tuple[re.Pattern[str], float, float], ...] = (
     (re.compile(r"\b(?:not all|not every|not always)\b", _EITHER), 0.0, 0.995),
-    (re.compile(r"\b(?:all|every|each|always|entire(?:ly)?|completely)\b|모든|모두|전부|항상", _EITHER), 0.995, 1.0),
+    (
+        re.compile(
+            r"\b(?:nearly|almost|virtually|practically) (?:all|every|each)\b|거의 (?:모든|모두|전부|다)(?![가-힣])",
+            _EITHER,
+        ),
+        0.85,
+        1.0,
+    ),
+    (re.compile(r"\bhandful\b", _EITHER), 0.0, 0.1),
+    (re.compile(r"\b(?:not a single|not one)\b|하나도", _EITHER), 0.0, 0.005),
+    (
+        re.compile(r"\b(?:all|every|each|always|entire(?:ly)?|completely)\b|모든|모두|전부|항상|\bat all\b", _EITHER),
+        0.995,
+        1.0,
+    ),
     (re.compile(r"\b(?:most|mostly|the majority|usually)\b|대부분", _EITHER), 0.5, 1.0),
     (re.compile(r"\b(?:hardly any|few|rarely|barely any)\b|거의 없", _EITHER), 0.0, 0.3),
     (re.compile(r"\b(?:no|none|never)\b", _EITHER), 0.0, 0.005),

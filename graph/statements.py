@@ -12,7 +12,7 @@ from functools import cached_property
 
 from graph import hops
 from graph.moments import moments, without_moments
-from graph.quantities import Quantity, leftovers, quantities, steps, supported, versions
+from graph.quantities import Quantity, differences, ends, factors, leftovers, quantities, steps, supported, versions
 from graph.sentences import (
     SUBJECTS,
     Direction,
@@ -26,6 +26,7 @@ from graph.sentences import (
     extent,
     folded,
     in_order,
+    is_open,
     mentions,
     named,
     quotations,
@@ -47,15 +48,30 @@ _RATIOS = {
     "doubled": 2.0,
     "tripled": 3.0,
     "quadrupled": 4.0,
+    "quintupled": 5.0,
+    "sextupled": 6.0,
+    "order of magnitude": 10.0,
     "halved": 0.5,
 }
 _RATIO = re.compile(
     rf"\b({'|'.join(word.replace('fold', '[ -]?fold') for word in _RATIOS)})\b", re.IGNORECASE | re.ASCII
 )
-_NEARLY = 0.2  # «doubled» may stand for a ratio this share away
+_NEARLY = 0.15  # «doubled» may stand for a ratio this share away
 _WORDS_OF_A_NUMBER = 3  # «155 errors a minute»; what has more words is a sentence, and stands verbatim or not at all
 _CALM = 0.05  # a value this share from its baseline is still as usual
 _ADDRESS = re.compile(r"\b(?:\w+://|javascript:|www\.)[^\s)>\]]+", re.IGNORECASE)
+_FOR_LONG = re.compile(
+    r"\bfor (?:many |several )?(?:minutes|hours|days|weeks|months|years|ages|long)\b|며칠|몇 (?:분|시간|주|달)|오래전",
+    re.IGNORECASE | re.ASCII,
+)
+_SHORTAGE = "a shortage"
+_RESOURCES = frozenset({"CPU", "memory", "connections", "disks"})  # what may run short
+_NEARLY_ALL = 70.0  # percent in use, from which on something may be called saturated
+_USED = re.compile(
+    r"active|pending|waiting|used|usage|util|backlog|depth|queue|visible|threads|connections", re.IGNORECASE
+)
+_IN_WORDS = ("change", "knowledge")  # what somebody wrote
+_MEASURED = ("metric", "log", "trace", "status")
 _SHORT = 4  # letters: a signal with so few may be a word like any other
 _PLACEHOLDER = re.compile(r"\[[a-z-]+:[0-9a-f]{8}\]")  # what graph/masking.py leaves of a secret
 _MASKED = r"\S.{0,160}?"
@@ -157,6 +173,13 @@ class Ground:
         figures = () if self.claims else tuple(f"{f.name} {f.window}" for f in self.evidence.impact)
         return folded("\n".join((*texts(self.cited), *figures)))
 
+    @cached_property
+    def signals(self) -> re.Pattern[str]:
+        """What the findings call their signals, the longest first."""
+        long = {f.signal for f in self.cited if len(f.signal) > _SHORT}
+        either = "|".join(re.escape(signal) for signal in sorted(long, key=len, reverse=True))
+        return re.compile(either or r"(?!)", re.IGNORECASE)
+
 
 def claim_complaint(claim: Claim, evidence: Evidence, components: Collection[str]) -> str:
     """Why the claim does not hold; empty if it does."""
@@ -175,8 +198,13 @@ def claim_complaint(claim: Claim, evidence: Evidence, components: Collection[str
     return _complaint(claim.text, ground) or ("" if claim.quote.strip() else _anchor_complaint(claim.text, ground))
 
 
-def prose_complaint(sentence: str, evidence: Evidence, components: Collection[str], about: str = "") -> str:
-    """Why the sentence does not hold; empty if it does. ``about`` is the component that it speaks of unnamed."""
+def prose_complaint(
+    sentence: str, evidence: Evidence, components: Collection[str], about: str = "", *, explains: bool = False
+) -> str:
+    """Why the sentence does not hold; empty if it does. ``about`` is the component that it speaks of unnamed.
+
+    A sentence that names a component must say something of it that is checked, unless its author only ``explains``.
+    """
     ids = cited_ids(sentence)
     missing = [eid for eid in ids if evidence.finding(eid) is None]
     if missing:
@@ -185,7 +213,9 @@ def prose_complaint(sentence: str, evidence: Evidence, components: Collection[st
     if _is_own(sentence, cited) or _bare(sentence) in _told_by_ranking(evidence):
         return ""
     text = f"{about}: {sentence}" if about else sentence
-    return _complaint(text, Ground(cited, evidence, frozenset(components), claims=False))
+    ground = Ground(cited, evidence, frozenset(components), claims=False)
+    must = not explains and named(sentence, ground.components)
+    return _complaint(text, ground) or (_anchor_complaint(text, ground) if must else "")
 
 
 def texts(findings: Iterable[Finding]) -> list[str]:
@@ -241,6 +271,8 @@ def _quotations_complaint(text: str, ground: Ground) -> str:
         for quoted in quotations(text)
         if folded(quoted) not in names and not _occurs(quoted, ground) and not _is_number_of(quoted, ground)
     ]
+    if is_open(text):
+        return "has a quotation that does not end"
     return f"quotes {listed(wrong)}, which the cited evidence does not contain" if wrong else ""
 
 
@@ -268,14 +300,15 @@ def _onsets(findings: Iterable[Finding]) -> list[str]:
 
 def _is_number_of(quote: str, ground: Ground) -> bool:
     """A number or a time, with nothing beside it that the findings do not say."""
-    if not (quantities(quote) or moments(quote)) or _numbers_complaint(quote, ground.cited, ground):
+    if not (quantities(quote) or moments(quote)) or leftovers(quote) or re.search(r"\s/|^/", quote):
         return False
+    cited = [f for f in ground.cited if not _numbers_complaint(quote, [f], ground)]
     words = [
         word
         for word in re.findall(r"[^\W\d_]{3,}", folded(quote))
         if not any(quantity.dimension for quantity in quantities(f"1 {word}"))
     ]
-    whole = (folded("\n".join(texts([finding]))) for finding in ground.cited)
+    whole = (folded("\n".join(texts([finding]))) for finding in cited)
     return len(words) <= _WORDS_OF_A_NUMBER and any(all(word in said for word in words) for said in whole)
 
 
@@ -287,6 +320,9 @@ def _all_numbers_complaint(text: str, ground: Ground) -> str:
     wrong = _numbers_complaint(text, ground.cited, ground) or _leftovers_complaint(text, ground)
     if wrong:
         return wrong
+    long = [found for found in _FOR_LONG.findall(text) if folded(found) not in ground.source]
+    if long:
+        return f"says {listed(long)}, which the cited evidence does not contain"
     for sentence in sentences(text):
         if not _is_own(sentence, ground.cited):
             wrong = next((c for clause in clauses(sentence) if (c := _clause_numbers_complaint(clause, ground))), "")
@@ -350,6 +386,23 @@ def _has_token(found: str, source: str) -> bool:
     return re.search(rf"(?<![a-z0-9]){re.escape(found)}(?![a-z0-9])", source) is not None
 
 
+def _words_complaint(text: str, ground: Ground) -> str:
+    """A count or a share that only a log line, a change or a document gives: it may be quoted, and not stated."""
+    own = without_quotations(text)
+    if _is_own(text, ground.cited):
+        return ""
+    measured = [f.model_copy(update={"excerpt": "", "signal": ""}) if f.kind == "log" else f for f in ground.cited]
+    known = [f for f in measured if f.kind not in _IN_WORDS]
+    stated = [*_stated(known, ground), *_derived(ground.cited, ground)]
+    wrong = [
+        str(q)
+        for clause in clauses(own)
+        for q in quantities(without_moments(clause))
+        if q.dimension != "time" and not q.text.isdecimal() and not supported(q, stated)
+    ]
+    return f"states {listed(wrong)}, which is only said in a text and was not measured" if wrong else ""
+
+
 def _stated(findings: Sequence[Finding], ground: Ground) -> list[Quantity]:
     """Every number that the findings state, in fields or in text."""
     stated: list[Quantity] = []
@@ -361,7 +414,8 @@ def _stated(findings: Sequence[Finding], ground: Ground) -> list[Quantity]:
         for text in texts([finding]):
             stated += [_admitting(quantity, admits) for quantity in quantities(text)]
     ids = {finding.id for finding in findings}
-    figures = [f for f in ground.evidence.impact if not ground.claims or ids.intersection(f.evidence)]
+    free = not ground.claims and len(findings) == len(ground.cited)  # prose on no finding in particular
+    figures = [f for f in ground.evidence.impact if free or ids.intersection(f.evidence)]
     named_so = (quantity for f in figures for quantity in quantities(f"{f.name} {f.window}"))
     return [*stated, *named_so, *(Quantity.of(f.value, f.unit) for f in figures)]
 
@@ -425,7 +479,8 @@ def _is_compound(name: str, source: str) -> bool:
     if re.fullmatch(_KINDS_OF_COMPONENT, parts[-1]):
         return False
     inflected = parts[-1].endswith(("ing", "ed", "ly"))  # «long-running»; a name may begin so: «billing-core»
-    return inflected or any(part in _AFFIXES for part in parts) or all(p in source for p in parts)
+    spaced = re.escape(" ".join(parts)).replace(r"\ ", "[ -]")
+    return inflected or any(part in _AFFIXES for part in parts) or re.search(rf"\b{spaced}", source) is not None
 
 
 def _introduced(text: str, ground: Ground) -> list[str]:
@@ -440,24 +495,53 @@ def _attribution_complaint(text: str, ground: Ground) -> str:
         return ""
     own = {finding.component for finding in ground.cited}
     near = {end for h in hops.ranked(ground.evidence) if own & {h.cause, h.effect} for end in (h.cause, h.effect)}
-    source = "\n".join(texts(ground.cited))
+    told_of = {name for _, _, name in named("\n".join(texts(ground.cited)), ground.components)}
     about = {name for _, _, name in named(text, [n for n in ground.components if n.casefold() not in _GENERIC_NAMES])}
-    astray = sorted(name for name in about if name not in own | near and not mentions(source, name))
+    astray = sorted(name for name in about if name not in own | near | told_of)
     return f"names {listed(astray)}, which the cited evidence is not about" if astray else ""
 
 
+def _signals_in(clause: str, findings: Iterable[Finding]) -> list[Finding]:
+    """The findings whose signal the clause has verbatim; of «POST /pay» and «POST /pay → bank» the longer one."""
+    whole = folded(clause)
+    found = [f for f in findings if len(f.signal) > _SHORT and folded(f.signal) in whole]
+    return [f for f in found if not any(f.signal != g.signal and f.signal in g.signal for g in found)]
+
+
+def _owners_complaint(text: str, ground: Ground) -> str:
+    """A signal of one component that is said to be of another one."""
+    for clause in clauses(text):
+        names = {name for _, _, name in named(_without_signals(clause, ground), ground.components)}
+        measured = _signals_in(clause, ground.evidence.findings)
+        own = [f for f in measured if f.component in names or any(mentions(f.summary, name) for name in names)]
+        if names and measured and not own:
+            return f"speaks of {measured[0].signal} of {listed(sorted(names))}, which the evidence does not show"
+    return ""
+
+
 def _anchor_complaint(text: str, ground: Ground) -> str:
-    """Nothing in the text can be held against the evidence at all."""
-    own = _without_names(without_ids(text), ground)
-    if quantities(own) or moments(own) or versions(own) or quotations(own) or topics(own).said or topics(own).denied:
-        return ""
-    moves = [told(clause) for clause in clauses(own)]
-    words = {word for word in re.findall(r"[^\W\d_]{4,}|[가-힣]{2,}", folded(own)) if word in ground.source}
-    if words or any(move.moves or move.denies for move in moves):
-        return ""
-    if blames(text) or causes(text, ground.components):  # these were held against ranking
+    """Nothing in the text can be held against the evidence at all; that it has words of it is not enough."""
+    own = without_ids(text)
+    if any(_is_own(sentence, ground.cited) or _is_anchored(sentence, ground) for sentence in sentences(own)):
         return ""
     return "says nothing that can be checked against what it cites"
+
+
+def _is_anchored(sentence: str, ground: Ground) -> bool:
+    """Whether the sentence has a number, a time, a quotation, a change, an event or a cause; these were checked."""
+    own = _without_names(_without_signals(sentence, ground), ground)
+    quoted = [q for q in quotations(own) if q.strip("… ")]
+    if quoted or quantities(own) or moments(own) or versions(own):
+        return True
+    if (extent(own) and _shares(sentence, ground)) or all(_began(part, ground) for part in in_order(sentence) or ("",)):
+        return True
+    spoken = topics(own)
+    if spoken.denied or any(SUBJECTS[subject].happens for subject in spoken.said):
+        return True
+    moves = [told(clause) for clause in clauses(own)]
+    if any(move.moves or move.denies or move.calm for move in moves) or _RATIO.search(own):
+        return True
+    return blames(sentence) or bool(causes(sentence, ground.components))
 
 
 # --- subjects ---------------------------------------------------------------------------------------------
@@ -467,18 +551,45 @@ def _subjects_complaint(text: str, ground: Ground) -> str:
     """What the text speaks of, or denies, where the cited findings show nothing of it, or the opposite."""
     spoken = topics(_without_names(text, ground))
     for subject in sorted((spoken.said | spoken.denied) - _assessed(ground)):
-        showing = [finding for finding in ground.cited if shows(_shown(finding), subject)]
+        showing = [f for f in _of_whom(text, subject, ground) if shows(_shown(f), subject) or _is_short(f, subject)]
+        if subject == _SHORTAGE and subject in spoken.said and not _shows_all(showing, spoken.said & _RESOURCES):
+            return f"speaks of {subject}, which the cited evidence does not show"
         if subject == "a recovery" and subject in spoken.said and not _has_recovered(showing, ground.evidence):
             return f"speaks of {subject}, which nothing that was measured shows"  # that a log says so is no proof
         free = subject in spoken.denied and not ground.claims  # nothing is known of it: neither for nor against
-        if not showing and not free and not shows(ground.source, subject):
+        if not showing and not free and (SUBJECTS[subject].happens or not shows(ground.source, subject)):
             return f"speaks of {subject}, which the cited evidence does not show"
-        if subject in spoken.denied and any(_affirms(finding, subject) for finding in _narrowed(text, showing, ground)):
+        about = _narrowed(text, showing, ground)
+        if subject in spoken.denied and any(_affirms(finding, subject) for finding in about):
             return f"denies {subject}, but the cited evidence shows it"
+        if subject in spoken.denied and ground.claims and not about:
+            return f"denies {subject} of what the cited evidence is not about"
         happened = subject not in spoken.denied and SUBJECTS[subject].happens
         if happened and showing and not any(_affirms(finding, subject) for finding in showing):
             return f"speaks of {subject}, but the cited evidence shows none"
     return ""
+
+
+def _of_whom(text: str, subject: str, ground: Ground) -> list[Finding]:
+    """An event must be shown of a component that the text names, if it names any."""
+    names = {name for _, _, name in named(_without_signals(text, ground), ground.components)}
+    if not names or not SUBJECTS[subject].happens:
+        return list(ground.cited)
+    return [f for f in ground.cited if f.component in names or any(mentions(f.summary, name) for name in names)]
+
+
+def _is_short(finding: Finding, subject: str) -> bool:
+    """Whether a measurement shows that something ran short: nearly all is used, or more and more wait for it."""
+    if subject != _SHORTAGE or finding.observed is None or finding.kind not in _MEASURED:
+        return False
+    rose = finding.baseline is not None and finding.observed > finding.baseline
+    return (finding.unit == "%" and finding.observed >= _NEARLY_ALL) or (
+        rose and _USED.search(finding.signal) is not None
+    )
+
+
+def _shows_all(findings: Sequence[Finding], subjects: Collection[str]) -> bool:
+    return all(any(shows(_shown(f), subject) for f in findings) for subject in subjects)
 
 
 def _assessed(ground: Ground) -> frozenset[str]:
@@ -529,6 +640,7 @@ def _changes_complaint(text: str, ground: Ground) -> str:
         complaint = (
             next((c for clause in clauses(sentence) if (c := _clause_complaint(clause, ground))), "")
             or _order_complaint(sentence, relevant)
+            or next((c for clause in clauses(sentence) if (c := _roles_complaint(clause, _about(clause, ground)))), "")
             or _ratio_complaint(sentence, relevant)
         )
         if complaint:
@@ -537,19 +649,19 @@ def _changes_complaint(text: str, ground: Ground) -> str:
 
 
 def _clause_complaint(clause: str, ground: Ground) -> str:
-    spoken = told(clause)
+    spoken = told(_without_names(_without_signals(clause, ground), ground))
     if not (spoken.moves or spoken.denies or spoken.calm):
         return ""
     names = [name for _, _, name in named(clause, ground.components)]
     relevant = _about(clause, ground)
     if names and not relevant and not ground.claims:
         return ""  # nothing is known of it: neither for nor against
-    if spoken.calm and _is_quiet(ground):
+    if spoken.calm and _is_quiet(ground) and not _signals_in(clause, relevant):
         return ""
     return (
         _moves_complaint(spoken, relevant)
         or _denial_complaint(spoken, relevant, claims=ground.claims)
-        or _calm_complaint(spoken, relevant)
+        or _calm_complaint(spoken, relevant, claims=ground.claims)
     )
 
 
@@ -561,7 +673,8 @@ def _is_quiet(ground: Ground) -> bool:
 
 def _moves_complaint(spoken: Told, relevant: Sequence[Finding]) -> str:
     changes = _changes(relevant)
-    said = {move for f in relevant for clause in clauses(f"{f.signal}. {f.summary}") for move in told(clause).moves}
+    unmeasured = (f for f in relevant if f.observed is None or f.baseline is None)
+    said = {m for f in unmeasured for c in clauses(f"{f.signal}. {f.summary}") for m in _moves_of(c, f)}
     for move in sorted(spoken.moves):
         name, _ = _WORDS[move]
         if move in said or any(_is_move(change, move) for change in changes):
@@ -569,6 +682,10 @@ def _moves_complaint(spoken: Told, relevant: Sequence[Finding]) -> str:
         opposite = _WORDS["down" if move == "up" else "up"][1]
         return f"speaks of {name}, but what it cites {opposite if changes else 'does not show one'}"
     return ""
+
+
+def _moves_of(clause: str, finding: Finding) -> frozenset[Direction]:
+    return told(clause.replace(finding.component, "…")).moves
 
 
 def _denial_complaint(spoken: Told, relevant: Sequence[Finding], *, claims: bool) -> str:
@@ -585,8 +702,10 @@ def _denial_complaint(spoken: Told, relevant: Sequence[Finding], *, claims: bool
     return ""
 
 
-def _calm_complaint(spoken: Told, relevant: Sequence[Finding]) -> str:
-    if spoken.calm and all(_is_unusual(finding) for finding in relevant):
+def _calm_complaint(spoken: Told, relevant: Sequence[Finding], *, claims: bool) -> str:
+    """A claim may pick the one finding that is as usual; prose, which picks none, speaks of them all."""
+    unusual = [_is_unusual(finding) for finding in relevant if claims or finding.kind in _MEASURED]
+    if spoken.calm and (all(unusual) if claims else any(unusual)):
         return "says that all was as usual, but what it cites departs from normal"
     return ""
 
@@ -615,9 +734,10 @@ def _is_move(change: float, move: Direction) -> bool:
 def _about(clause: str, ground: Ground) -> list[Finding]:
     """The cited findings that the clause is about: of the components it names, then of the subjects or words it has."""
     of_names, of_subjects = _of_names(clause, ground), _of_subjects(clause, ground)
-    verbatim = [f for f in of_names if len(f.signal) > _SHORT and folded(f.signal) in folded(clause)]
-    if verbatim:  # of «POST /pay» and «POST /pay → bank» what the clause says is the longer one
-        return [f for f in verbatim if not any(f.signal != g.signal and f.signal in g.signal for g in verbatim)]
+    verbatim = _signals_in(clause, of_names)
+    if verbatim:
+        names = {name for _, _, name in named(_without_signals(clause, ground), ground.components)}
+        return [f for f in verbatim if f.component in names] or verbatim
     words = _long_words(_without_names(clause, ground))
     by_signal = [f for f in of_names if words & _long_words(f.signal)]
     return [f for f in of_names if f in by_signal or f in of_subjects] or of_names
@@ -640,9 +760,7 @@ def _of_names(clause: str, ground: Ground) -> list[Finding]:
 
 def _without_signals(clause: str, ground: Ground) -> str:
     """The clause without what it calls a signal: «POST /checkout» is the name of no component."""
-    for signal in sorted({f.signal for f in ground.cited if len(f.signal) > _SHORT}, key=len, reverse=True):
-        clause = re.sub(re.escape(signal), "…", clause, flags=re.IGNORECASE)
-    return clause
+    return ground.signals.sub("…", clause)
 
 
 def _long_words(text: str) -> set[str]:
@@ -650,16 +768,58 @@ def _long_words(text: str) -> set[str]:
 
 
 def _order_complaint(text: str, relevant: Sequence[Finding]) -> str:
-    """The text goes from what was observed to what is normal, where nothing cited does."""
+    """The text goes from one number to another, where nothing cited does."""
     measured = _measured(relevant)
     known = [*measured, *_told_steps(relevant)]
-    turned = [
-        (before, after)
-        for before, after in steps(text)
-        if supported(before, [end for _, end in measured]) and supported(after, [start for start, _ in measured])
-        if not any(supported(before, [start]) and supported(after, [end]) for start, end in known)
+    for before, after in steps(text):
+        if not known or any(supported(before, [start]) and supported(after, [end]) for start, end in known):
+            continue
+        turned = supported(before, [end for _, end in measured]) and supported(after, [start for start, _ in measured])
+        how = "the wrong way round" if turned else "which nothing cited does"
+        return f"goes from {before} to {after}, {how}"
+    return ""
+
+
+def _roles_complaint(clause: str, relevant: Sequence[Finding]) -> str:
+    """A number that something is said to have come to, or to have changed by, and that is another number of it."""
+    pairs = [*_measured(relevant), *_told_steps(relevant)]
+    now = [*(after for _, after in pairs), *(after for _, after in _ratios(pairs))]
+    then = [*(before for before, _ in pairs), *_amounts(relevant)]
+    for said in ends(clause):
+        if supported(said, then) and not supported(said, now):
+            return f"says {said} of what came to another number"
+    for said in differences(clause):
+        share = said.dimension == "ratio" and said.scale == 1.0  # «by half» of what it was
+        amounts = [a for a in _amounts(relevant) if not share or a.scale == 1.0]
+        if pairs and not supported(said, [*amounts, *(times for both in _ratios(pairs) for times in both)]):
+            return f"says {said}, which is not by how much the cited evidence changed"
+    return _times_complaint(clause, relevant, pairs)
+
+
+def _times_complaint(clause: str, relevant: Sequence[Finding], pairs: Sequence[tuple[Quantity, Quantity]]) -> str:
+    """«20 times» of what is measured is its ratio; a count of times is in the words of the evidence."""
+    source = folded("\n".join(texts(relevant)))
+    ratios = [ratio for both in (*_ratios(pairs), *pairs) for ratio in both if ratio.dimension == "times"]
+    wrong = [
+        str(said)
+        for said in quantities(clause)
+        if said.dimension == "times" and folded(said.text) not in source and not supported(said, ratios)
     ]
-    return "".join(f"goes from {before} to {after}, the wrong way round" for before, after in turned[:1])
+    wrong += [f"a factor of {said}" for said in factors(clause) if not supported(said, ratios)]
+    return f"says {listed(wrong)}, which is not how the cited evidence changed" if pairs and wrong else ""
+
+
+def _ratios(pairs: Iterable[tuple[Quantity, Quantity]]) -> list[tuple[Quantity, Quantity]]:
+    """How many times each became, either way round."""
+    values = [(before.value * before.scale, after.value * after.scale) for before, after in pairs]
+    return [(Quantity.of(a / b, "times"), Quantity.of(b / a, "times")) for b, a in values if a and b]
+
+
+def _amounts(findings: Iterable[Finding]) -> list[Quantity]:
+    """By how much each changed, and by which share."""
+    both = [(f, f.observed, f.baseline) for f in findings if f.observed is not None and f.baseline is not None]
+    amounts = [Quantity.of(after - before, f.unit) for f, after, before in both]
+    return [*amounts, *(Quantity.of((a - b) / b, "ratio") for _, a, b in both if b)]
 
 
 def _ratio_complaint(text: str, relevant: Sequence[Finding]) -> str:
@@ -677,7 +837,7 @@ def _ratio_complaint(text: str, relevant: Sequence[Finding]) -> str:
 
 def _amounts_to(ratio: float, word: str) -> bool:
     """Is the ratio what the word says? «-fold» is said of falls, too."""
-    name = re.sub(r"[ -]", "", word.lower())
+    name = word.lower() if word.lower() in _RATIOS else re.sub(r"[ -]", "", word.lower())
     said = _RATIOS[name]
     shares = [ratio / said] + ([1 / (ratio * said)] if ratio and name.endswith("fold") else [])
     return any(abs(share - 1) <= _NEARLY for share in shares)
@@ -686,10 +846,15 @@ def _amounts_to(ratio: float, word: str) -> bool:
 def _measured(findings: Iterable[Finding]) -> list[tuple[Quantity, Quantity]]:
     """Baseline and observed value of each finding that has both."""
     return [
-        (Quantity.of(f.baseline, f.unit), Quantity.of(f.observed, f.unit))
+        (Quantity.of(f.baseline, _unit(f)), Quantity.of(f.observed, _unit(f)))
         for f in findings
         if f.baseline is not None and f.observed is not None
     ]
+
+
+def _unit(finding: Finding) -> str:
+    """Of «× usual» the sign."""
+    return finding.unit.partition(" ")[0]
 
 
 def _told_steps(findings: Iterable[Finding]) -> list[tuple[Quantity, Quantity]]:
@@ -762,19 +927,38 @@ def _late_change_complaint(sentence: str, ground: Ground) -> str:
 def _extent_complaint(text: str, ground: Ground) -> str:
     """«All», «most», «hardly any», where what is cited is a share that is measured, and another one."""
     for clause in clauses(text):
-        said = extent(clause)
-        shares = [f.observed / 100 for f in _about(clause, ground) if f.unit == "%" and f.observed is not None]
-        if said and shares and not any(said[0] <= share <= said[1] for share in shares):
+        said, shares = extent(clause), [f.observed / 100 for f in _shares(clause, ground) if f.observed is not None]
+        if said and shares and not all(said[0] <= share <= said[1] for share in shares):
             return f"says {said[2]}, but what it cites is {shares[0]:.0%}"
+        sweeping = said and _is_sweeping(said, clause) and (ground.claims or named(clause, ground.components))
+        if said and sweeping and not shares and said[2].lower() not in ground.source:
+            return f"says {said[2]}, which the cited evidence does not show"
     return ""
+
+
+def _is_sweeping(said: tuple[float, float, str], clause: str) -> bool:
+    """«All» and «hardly any» speak of a share; «never above 3» of all times."""
+    least, most, word = said
+    if quantities(clause):
+        return word.lower() == "never"
+    return least > 0 or 0.01 < most < 0.5
+
+
+def _shares(clause: str, ground: Ground) -> list[Finding]:
+    """The shares that the clause is about: where it names two components, those of the calls between them."""
+    names = {name for _, _, name in named(clause, ground.components)}
+    shares = [f for f in _about(clause, ground) if f.unit == "%"]
+    of_all = [f for f in ground.cited if f.unit == "%" and names and all(mentions(f.summary, name) for name in names)]
+    return of_all if len(names) > 1 and of_all else shares
 
 
 def _onsets_complaint(text: str, ground: Ground) -> str:
     """One thing before another, where what is cited of the two began the other way round."""
     for sentence in sentences(text):
         first, second = (_began(part, ground) for part in in_order(sentence) or ("", ""))
-        if first and second and min(first) > max(second) + hops.SLACK:
-            return f"says what began at {max(second):%H:%M:%S} came after what began at {min(first):%H:%M:%S}"
+        last = (max if ground.claims else min)(second, default=None)  # prose picks none of several
+        if first and last and min(first) > last + hops.SLACK:
+            return f"says what began at {last:%H:%M:%S} came after what began at {min(first):%H:%M:%S}"
     return ""
 
 
@@ -791,8 +975,10 @@ _CHECKS: tuple[Callable[[str, Ground], str], ...] = (
     _addresses_complaint,
     _quotations_complaint,
     _all_numbers_complaint,
+    _words_complaint,
     _names_complaint,
     _attribution_complaint,
+    _owners_complaint,
     _subjects_complaint,
     _changes_complaint,
     _extent_complaint,

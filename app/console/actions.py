@@ -17,10 +17,10 @@ LedgerRow = Mapping[str, Any]
 
 def options(report: Report, roles: Mapping[Risk, Role], t: Texts) -> str:
     """At most three cards, exactly as a decision on this revision will run them."""
+    note = "".join(f"<p>{text(line)}</p>" for line in report.plan_note.splitlines())
     if not report.options:
-        return card(t["actions"], f"<p>{text(report.plan_note)}</p>") if report.plan_note else ""
+        return card(t["actions"], note) if note else ""
     cards = "".join(_option(number_, o, roles, t) for number_, o in enumerate(report.options, 1))
-    note = f"<p>{text(report.plan_note)}</p>" if report.plan_note else ""
     return card(t["actions"], f'{note}<div class="options">{cards}</div>{_revision(report.plan_revision, t)}')
 
 

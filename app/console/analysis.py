@@ -16,10 +16,11 @@ from app.console.markup import (
 )
 from app.console.progress import Event, Source, Step, sources, steps
 from app.console.texts import counted
-from app.report import AlertOf, Report, chart, quotation
+from app.report import AlertOf, Report, chart, quotation, retold
 from app.report import summary as told
 from app.report import topology as draw_topology
-from app.report_texts import HOLDS, Texts, author, confidence, grounded, percent, used, word, written_in
+from app.report_texts import HOLDS, Texts, author, confidence, grounded, used, word, written_in
+from graph.confidence import percent
 from graph.state import Assessment, Claim, Finding, GroundingCheck, Hop, RootCause
 
 MAX_OPEN = 12  # findings; more are folded away
@@ -92,7 +93,7 @@ def assessment(report: Report, t: Texts) -> str:
     body = [
         f'<p><span class="chip {tones[said.state]}">{t[f"state_{said.state}"]}</span> {_chances(report, said, t)}</p>',
         notice(t["not_sure"]) if said.abstains else "",
-        f"<p>{text(said.why)}</p>" if said.why else "",
+        f"<p>{text(retold(report, said.why))}</p>" if said.why else "",
         _components(t["together"], [s.component for s in report.blamed]) if len(report.blamed) > 1 else "",
         _components(t["affected"], report.affected),
     ]
@@ -232,8 +233,8 @@ def _rivals(cause: RootCause, t: Texts) -> str:
 def impact(report: Report, t: Texts) -> str:
     """The figures, each with the evidence it was computed from."""
     tiles = "".join(
-        f'<div class="tile"><b>{number(i.value, i.unit)}</b><span>{text(i.name)}</span>'
-        f"<small>{text(i.window)} {references(i.evidence)}</small></div>"
+        f'<div class="tile"><b>{number(i.value, i.unit)}</b><span>{text(retold(report, i.name))}</span>'
+        f"<small>{text(retold(report, i.window))} {references(i.evidence)}</small></div>"
         for i in report.impact
     )
     return card(t["impact"], f'<div class="tiles">{tiles}</div>' if tiles else "")

@@ -31,6 +31,11 @@ log = logging.getLogger(__name__)
 
 Json = dict[str, JsonValue]
 
+_NEVER = "an incident's share is not filled up again"
+_MIDNIGHT = "the day's share is free again at 00:00 UTC"
+_SEEN = 0.4  # of the estimate; of Korean, which is estimated highest, a server counts 0.54 of it
+_CUT = "its server cannot have read the whole question: raise its context (Ollama: num_ctx)"
+
 
 class CapReached(Exception):
     """A call may cost more than is left. The text names the setting, what is spent, and when it is free again."""
@@ -69,14 +74,6 @@ class Caps:
                     f"AUTOPILOT_{setting} is {_amount(cap)}, {_amount(used)} are spent or reserved,"
                     f" and this call may take {_amount(more)}; {free}"
                 )
-
-
-_NEVER = "an incident's share is not filled up again"
-_MIDNIGHT = "the day's share is free again at 00:00 UTC"
-
-
-_SEEN = 0.4  # of the estimate; at the least 0.54 is right, for Korean
-_CUT = "its server cannot have read the whole question: raise its context (Ollama: num_ctx)"
 
 
 @dataclass(frozen=True)
@@ -252,13 +249,13 @@ class AccountedChatModel:
                 "call %s of %s for %s is not on record beyond its reservation (%s): %s",
                 *(call_id, self.name, purpose.incident_id, error, _cost_in_words(outcome)),
             )
-        self._tell(_called(self.name, purpose, call_id, outcome, seen_in_part(question, outcome.usage)))
+        self._tell(_called(self.name, purpose, call_id, outcome, _seen_in_part(question, outcome.usage)))
 
     def _estimate(self, answer: Answer, prompt_tokens: int) -> Usage:
         """What an answer cost, with what its server does not tell: of prompt and completion one, or both."""
         told = answer.usage
         prompt = 0 if told.prompt_tokens else prompt_tokens
-        completion = 0 if told.completion_tokens else answer_tokens(answer)
+        completion = 0 if told.completion_tokens else _answer_tokens(answer)
         return replace(
             told,
             prompt_tokens=told.prompt_tokens + prompt,
@@ -298,7 +295,7 @@ def estimated_tokens(question: Question) -> int:
     return _message_tokens(question) + tokens(_attached(question))
 
 
-def seen_in_part(question: Question, usage: Usage | None) -> bool:
+def _seen_in_part(question: Question, usage: Usage | None) -> bool:
     """Whether the server tells of so few tokens that it cannot have seen all messages.
 
     Ollama cuts a prompt to its context and does not say so. Not every server counts schema and tools.
@@ -311,7 +308,7 @@ def _message_tokens(question: Question) -> int:
     return conversation_tokens(texts)
 
 
-def answer_tokens(answer: Answer) -> int:
+def _answer_tokens(answer: Answer) -> int:
     """Of text and calls, estimated."""
     return tokens(answer.content) + sum(tokens(call.name + call.arguments) for call in answer.calls)
 

@@ -19,9 +19,10 @@ from collectors.base import LogsRead, MetricRead, Read, TraceRead
 from graph.grounding import complaints, extended, ground, known_components
 from graph.llms.accounted import estimated_tokens
 from graph.llms.base import Analysis, AnalysisRequest, LlmError, PlanRequest, Proposal, ReadRefused
-from graph.llms.briefing import Asked, Briefing
+from graph.llms.briefing import Asked, Briefing, Rejected
 from graph.llms.chat import Answer, ChatModel, Message, Node, Purpose, Question, Tool, ToolCall
 from graph.llms.drafts import CauseDraft, PlanDraft, Schema, options, plan_schema, read_tools, root_cause
+from graph.llms.playbooks import say
 from graph.llms.preference import ordered
 from graph.masking import Masker, MaskingError
 from graph.state import Evidence, Finding, Language, RootCause
@@ -89,7 +90,8 @@ class ModelAnalyst:
                 again, wrong_again = [], []
             if again or not possible:
                 possible, wrong = again, wrong_again
-        return Proposal(tuple(ordered(possible, request)), tuple(wrong))
+        dropped = tuple(say("dropped", request.language, reason=reason) for reason in wrong)
+        return Proposal(tuple(ordered(possible, request)), dropped)
 
     # --- analysis ---
 
@@ -109,14 +111,14 @@ class ModelAnalyst:
             return self._read(await self._ask_cause(inquiry, ()), CauseDraft)
 
     async def _sent_back(self, inquiry: "_Inquiry", first: RootCause, wrong: Sequence[str]) -> RootCause:
-        answer = await self._ask_cause(inquiry, (), [(first, wrong)])
+        answer = await self._ask_cause(inquiry, (), Rejected(first, wrong))
         return await self._grounded(self._read(answer, CauseDraft), inquiry)
 
     async def _ask_cause(
         self,
         inquiry: "_Inquiry",
         tools: tuple[Tool, ...],
-        rejected: Sequence[tuple[RootCause, Sequence[str]]] = (),
+        rejected: Rejected | None = None,
     ) -> Answer:
         write = partial(
             self._briefing.analysis, inquiry.request, inquiry.evidence, asked=inquiry.asked, rejected=rejected

@@ -41,6 +41,14 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class Rejected:
+    """An answer that is sent back, and what is wrong with it."""
+
+    answer: RootCause
+    complaints: Sequence[str]
+
+
+@dataclass(frozen=True)
 class _Section(Generic[T]):
     """Items, one a line, and the share of the brief they may take; 0: what the others leave."""
 
@@ -63,11 +71,11 @@ class Briefing:
         *,
         size: int,
         asked: Sequence[Asked] = (),
-        rejected: Sequence[tuple[RootCause, Sequence[str]]] = (),
+        rejected: Rejected | None = None,
     ) -> str:
         """The incident, for RootCauseAnalyzer, in at most ``size`` tokens. Raises MaskingError.
 
-        ``evidence``: with what the model asked for; ``rejected``: its answer, and what is wrong with it.
+        ``evidence``: with what the model asked for; ``rejected``: its own answer, sent back.
         """
         new = {finding.id for finding in evidence.findings[len(request.evidence.findings) :]}
         findings = sorted(evidence.findings, key=lambda f: f.id not in new)  # stable: what was asked for comes first
@@ -87,7 +95,7 @@ class Briefing:
             _Section("previous analysis", previous, self._answer, 0.06),
             _Section("metrics you may read", metrics, lambda ref: self._metric(ref.component, ref.metric), 0.08),
             _Section("asked", asked, self._asked, 0.05),
-            *self._rejection(rejected),
+            *(self._rejection(rejected) if rejected else ()),
         )
 
     def plan(self, request: PlanRequest, *, size: int, rejected: Sequence[str] = ()) -> str:
@@ -120,16 +128,12 @@ class Briefing:
         fenced |= {s.name: _fence(s.name, s.items, s.record, left) for s in sections if not s.share}
         return self._mask("\n\n".join(text for s in sections if (text := fenced[s.name])))
 
-    def _rejection(self, rejected: Sequence[tuple[RootCause, Sequence[str]]]) -> list[_Section[Any]]:
-        return [
-            section
-            for answer, complaints in rejected
-            for section in (
-                _Section("your answer", [answer], self._answer, 0.06),
-                _Section("its claims", answer.claims, self._claim, 0.10),
-                _Section("complaints", complaints, self._complaint, 0.12),
-            )
-        ]
+    def _rejection(self, rejected: Rejected) -> tuple[_Section[Any], ...]:
+        return (
+            _Section("your answer", [rejected.answer], self._answer, 0.06),
+            _Section("its claims", rejected.answer.claims, self._claim, 0.10),
+            _Section("complaints", rejected.complaints, self._complaint, 0.12),
+        )
 
     def _text(self, text: str, length: int) -> str:
         """Masked first, cut afterwards: half a secret is one that no mask recognises."""

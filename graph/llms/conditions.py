@@ -6,15 +6,13 @@ from datetime import datetime, timedelta
 from functools import cached_property
 
 from graph.llms.base import PlanRequest
-from graph.llms.diagnosis import is_configuration, is_deploy, kind_of, shows, surging
+from graph.llms.diagnosis import BUCKET, CONTEXT, is_configuration, is_deploy, kind_of, shows, surging
 from graph.llms.playbooks import CONDITIONS, Condition
 from graph.state import Finding, Suspect
 
 SHORTLY = timedelta(hours=1)
 """A roll-out takes minutes and its faults mostly show with the first requests; what fills up slowly takes longer, and
 is asked for as ``deployed_before``."""
-BUCKET = timedelta(minutes=1)  # onsets are known to the minute, so a deployment may seem to come after
-_CONTEXT = frozenset({"change", "knowledge", "topology"})  # what is no trouble that was seen in the component itself
 _STATEFUL = frozenset({"database", "cache"})
 
 
@@ -58,7 +56,7 @@ class Circumstances:
     def _onset(self) -> datetime | None:
         """When anything of the component at fault began to depart from normal."""
         findings = self.request.evidence.findings
-        own = (f.at for f in findings if f.component == self._component and f.kind not in _CONTEXT)
+        own = (f.at for f in findings if f.component == self._component and f.kind not in CONTEXT)
         return min(own, default=None)
 
     def deployed_before(self) -> bool:

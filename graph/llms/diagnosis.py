@@ -25,6 +25,7 @@ that is told of it where its own answers are seen: these say why, what callers m
 CHANGE_BEFORE = timedelta(minutes=30)  # a change older than this is no longer «just before»
 RIGHT_BEFORE = timedelta(minutes=10)  # a roll-out takes minutes, and its faults show with the first requests
 BUCKET = timedelta(minutes=1)  # onsets are known to the minute, so a change may seem to come after
+CONTEXT = frozenset({"change", "knowledge", "topology"})  # what is no trouble that was seen in the component itself
 
 _LOAD_MATTERS = frozenset(
     {
@@ -226,7 +227,7 @@ def _change_that_explains(category: Category, own: Sequence[Finding], surge: Fin
         if f.kind == "change" and (is_deploy(f) or is_configuration(f))
         if f.at - BUCKET <= began <= f.at + CHANGE_BEFORE
     ]
-    explaining = [f for f in changes if names_it(f, category) or _timed(f, began, rule, surge)]
+    explaining = [f for f in changes if _names_it(f, category) or _timed(f, began, rule, surge)]
     if rule == "configuration_naming_it":
         explaining = [f for f in explaining if not is_deploy(f)]
     return max(explaining, key=lambda f: f.at, default=None)
@@ -240,7 +241,7 @@ def _timed(change: Finding, began: datetime, rule: ByChange, surge: Finding | No
     return rule == "any"
 
 
-def names_it(change: Finding, category: Category) -> bool:
+def _names_it(change: Finding, category: Category) -> bool:
     """Whether the change is about what fails: ranking says so, or its title has the words of the failure."""
     title = f"{change.signal}\n{change.excerpt}"
     return _NAMES_IT in change.summary or any(

@@ -229,7 +229,8 @@ def _option(draft: OptionDraft, request: PlanRequest, engine: str) -> ActionOpti
     if not changes_something(steps, request.menu):
         raise NotPossibleError("it changes nothing: checks alone are no remedy")
     why = [eid for eid in map(_id, draft.why) if request.evidence.finding(eid)]
-    option = checked_option(unlinked(draft.title, 120), unlinked(draft.description), why, steps, request.menu)
+    title, description = unlinked(draft.title, 120), unlinked(draft.description)
+    option = checked_option(title, description, why, steps, request.menu, language=request.language)
     marks = {"intent": draft.intent, "benefit": _BENEFIT[draft.benefit], "engine": engine}
     return option.model_copy(update=marks)
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 from collectors._jobs import on_thread
 from graph.grounding import extended, ground, known_components
 from graph.llms.base import Analysis, AnalysisRequest, Analyst, LlmError, PlanRequest, Proposal
-from graph.state import RootCause
+from graph.llms.playbooks import say
+from graph.state import Language, RootCause
 
 
 class FallbackAnalyst:
@@ -28,7 +29,7 @@ class FallbackAnalyst:
         evidence = extended(request.evidence, answer.findings)
         grounded = await on_thread(ground, answer.root_cause, evidence, known_components(request.scope, evidence))
         if _holds_nothing(answer.root_cause, grounded):
-            return await self._rules_cause(request, f"{self.name} said nothing that the evidence supports")
+            return await self._rules_cause(request, say("nothing_supported", request.language, model=self.name))
         return answer
 
     async def plan(self, request: PlanRequest) -> Proposal:
@@ -38,23 +39,25 @@ class FallbackAnalyst:
         except LlmError as error:
             return await self._rules_options(request, str(error))
         if not proposal.options:
-            return await self._rules_options(request, f"{self.name} proposed no action", proposal.notes)
+            return await self._rules_options(
+                request, say("no_action_proposed", request.language, model=self.name), proposal.notes
+            )
         return proposal
 
     async def _rules_cause(self, request: AnalysisRequest, reason: str) -> Analysis:
         answer = await self._rules.analyze(request)
-        marks = {"engine": self._rules.name, "engine_note": _note(reason)}
+        marks = {"engine": self._rules.name, "engine_note": _note(reason, request.language)}
         return replace(answer, root_cause=answer.root_cause.model_copy(update=marks))
 
     async def _rules_options(self, request: PlanRequest, reason: str, notes: tuple[str, ...] = ()) -> Proposal:
-        marks = {"engine": self._rules.name, "engine_note": _note(reason)}
+        marks = {"engine": self._rules.name, "engine_note": _note(reason, request.language)}
         proposal = await self._rules.plan(request)
         options = tuple(option.model_copy(update=marks) for option in proposal.options)
         return Proposal(options, (*notes, *proposal.notes))
 
 
-def _note(reason: str) -> str:
-    return f"{reason.rstrip('.')}; the rules engine answered"
+def _note(reason: str, language: Language) -> str:
+    return say("rules_answered", language, reason=reason.rstrip("."))
 
 
 def _holds_nothing(answer: RootCause, grounded: RootCause) -> bool:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from executors.base import Resource
 from graph.grounding import extended
+from graph.hinted_components import MAX_QUESTIONS, Steering, questions, steering
 from graph.llms.base import Analysis, AnalysisRequest, PlanRequest, Proposal, ReadRefused
 from graph.llms.checked import (
     NotAdvisedError,
@@ -23,8 +24,7 @@ from graph.llms.checked import (
     checked_step,
 )
 from graph.llms.conditions import Circumstances
-from graph.llms.diagnosis import Diagnosis, dependency, diagnose, is_error, own_findings
-from graph.llms.hints import MAX_QUESTIONS, Steering, questions, steering
+from graph.llms.diagnosis import CONTEXT, Diagnosis, dependency, diagnose, is_error, own_findings
 from graph.llms.playbooks import (
     CONDITIONS,
     PLAYBOOKS,
@@ -40,7 +40,7 @@ from graph.llms.playbooks import (
     say,
 )
 from graph.llms.preference import ordered
-from graph.llms.sentences import told
+from graph.llms.sentences import restated, told
 from graph.ranking.deviation import quantity
 from graph.state import (
     ActionOption,
@@ -62,7 +62,6 @@ _MAX_OF_SECOND = 2  # claims on a second cause
 _MAX_FIGURES = 3
 _MAX_QUESTIONS = 2
 _MAX_NOTES = 3
-_CONTEXT = frozenset({"change", "knowledge", "topology"})  # what is no trouble that was seen in the component itself
 
 
 class RulesAnalyst:
@@ -203,7 +202,7 @@ class _Case:
 
     def _speaks_for(self, suspect: Suspect) -> bool:
         """Whether trouble was seen in the suspect itself."""
-        return any(f.kind not in _CONTEXT for f in own_findings(suspect, self.evidence))
+        return any(f.kind not in CONTEXT for f in own_findings(suspect, self.evidence))
 
     def _believed(self, suspect: Suspect) -> bool:
         """Whether to name the suspect: where ranking abstains, only if a person points to it and evidence agrees."""
@@ -309,7 +308,7 @@ class _Case:
 
     def _hints_without_evidence(self) -> list[str]:
         heard = {s.component for s in self.evidence.suspects if self._speaks_for(s)}
-        heard.update(f.component for f in self.evidence.findings if f.kind not in _CONTEXT)
+        heard.update(f.component for f in self.evidence.findings if f.kind not in CONTEXT)
         return [self._say("hint_without_evidence", named=name) for name in self.steered.named if name not in heard]
 
     def _asked_in_vain(self) -> list[str]:
@@ -323,13 +322,13 @@ class _Case:
 
     def _gaps(self) -> tuple[str, ...]:
         return tuple(
-            f"{gap.source} ({gap.reason.value.replace('_', ' ')}): {gap.detail.strip().rstrip('.')}."
+            f"{gap.source} ({self._say(f'gap_{gap.reason.value}')}): {gap.detail.strip().rstrip('.')}."
             + (f" {gap.mend.strip()}" if gap.mend else "")
             for gap in self.evidence.gaps
         )
 
     def _impact(self, suspect: Suspect) -> str:
-        figures = "; ".join(map(_figure, self.evidence.impact[:_MAX_FIGURES]))
+        figures = "; ".join(_figure(figure, self.language) for figure in self.evidence.impact[:_MAX_FIGURES])
         return joined(
             [
                 self._say("impact", figures=figures) if figures else "",
@@ -432,9 +431,9 @@ def _path_holds(suspect: Suspect) -> bool:
     return all(hop.structural and (hop.temporal or hop.statistical) for hop in suspect.path)
 
 
-def _figure(figure: ImpactFigure) -> str:
+def _figure(figure: ImpactFigure, language: Language) -> str:
     cited = f" [{', '.join(figure.evidence)}]" if figure.evidence else ""
-    return f"{figure.name}: {quantity(figure.value, figure.unit)}{cited}"
+    return f"{restated(figure.name, language)}: {quantity(figure.value, figure.unit)}{cited}"
 
 
 # --- planning ---------------------------------------------------------------------------------------------

@@ -157,6 +157,45 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
     ),
 )
 _KNOWN = tuple((re.compile(pattern, re.DOTALL), korean) for pattern, korean in _PATTERNS)
+_OF_THE_WHOLE: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), korean)
+    for pattern, korean in (
+        (r"(?P<c>\S+) is likely the cause: score (?P<n>[\d.]+)", "{c:이/가} 원인일 가능성이 높습니다(점수 {n})"),
+        (
+            r"(?P<c>\S+) is likely the cause: score (?P<n>[\d.]+), (?P<d>\S+) is next with (?P<m>[\d.]+)",
+            "{c:이/가} 원인일 가능성이 높습니다(점수 {n}). 다음 후보는 {d}입니다(점수 {m})",
+        ),
+        (r"(?P<c>\S+) is a lead, not more: score (?P<n>[\d.]+)", "{c:은/는} 실마리일 뿐입니다(점수 {n})"),
+        (
+            r"(?P<c>\S+) is a lead, not more: score (?P<n>[\d.]+), (?P<d>\S+) is next with (?P<m>[\d.]+)",
+            "{c:은/는} 실마리일 뿐입니다(점수 {n}). 다음 후보는 {d}입니다(점수 {m})",
+        ),
+        (
+            r"Something departs from normal, but nothing that would explain it was seen",
+            "평소와 다르지만 이를 설명할 만한 것은 보이지 않았습니다",
+        ),
+        (
+            r"Neither the alerted service nor what it depends on departs clearly from normal",
+            "알림이 울린 서비스와 그 의존성 모두 평소와 뚜렷하게 다르지 않습니다",
+        ),
+        (
+            r"No metric, log or span was seen both in the incident and before it",
+            "장애 시간과 그 이전에 모두 관측된 메트릭, 로그, 스팬이 없습니다",
+        ),
+        (r"(?P<a>[\d:]+ UTC) to (?P<b>[\d:]+ UTC)", "{a} ~ {b}"),
+        (r"(?P<s>.+) below the usual now", "{s} 평소 대비 부족분, 현재"),
+        (r"(?P<s>.+) below the usual in total", "{s} 평소 대비 부족분, 누적"),
+        (r"(?P<s>.+) below the usual", "{s} 평소 대비 부족분"),
+        (r"(?P<s>.+) now", "{s} 현재"),
+        (r"(?P<s>.+) in total", "{s} 누적"),
+        (r"failed requests", "실패한 요청"),
+        (r"failed requests \(request rate × error share\)", "실패한 요청(요청률 × 오류 비율)"),
+        (r"requests slower than the usual p95 of (?P<q>.+) \(at least\)", "평소 p95({q})보다 느린 요청(최소)"),
+        (r"time lost by requests", "요청이 잃은 시간"),
+        (r"time lost by the slowest (?P<n>[\d.]+) % of requests", "가장 느린 {n} % 요청이 잃은 시간"),
+    )
+)
+_SYMPTOM_OVER = "The symptom is over. "
 _ADDED: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\.? Only instance (?P<i>\S+) is concerned$"), ". {i} 인스턴스만 해당합니다"),
     (re.compile(r"\.? These are retries after errors of (?P<d>.+)$"), ". {d} 오류에 따른 재시도입니다"),
@@ -191,6 +230,20 @@ def told(finding: Finding, language: Language) -> str:
     if language == "en":
         return own
     return _in_korean(own) or _from_fields(finding) or f"{finding.component} 관측: “{own}”"
+
+
+def restated(said: str, language: Language) -> str:
+    """What ranking says of the incident as a whole: its assessment, and the name and window of an impact figure."""
+    if language == "en":
+        return said
+    if said.startswith(_SYMPTOM_OVER):
+        return f"증상은 끝났습니다. {restated(said.removeprefix(_SYMPTOM_OVER), language)}"
+    bare, end = _plain(said), "." if said.endswith(".") else ""
+    for known, korean in _OF_THE_WHOLE:
+        if match := known.fullmatch(bare):
+            return _filled(korean, match.groupdict()) + end
+    of, colon, name = said.partition(": ")
+    return f"{of}: {restated(name, language)}" if colon else said
 
 
 def _in_korean(text: str) -> str:

@@ -22,7 +22,7 @@ from pydantic import JsonValue
 
 from graph.llms.accounted import masked
 from graph.llms.base import LlmError
-from graph.llms.chat import Answer, ChatModel, Message, Question, Usage
+from graph.llms.chat import Answer, ChatModel, Message, Question, ToolCall, Usage
 from graph.masking import WITHHELD, Masker, MaskingError
 
 INCIDENT, NODE, ROUND = "autopilot.incident.id", "autopilot.node", "autopilot.round"
@@ -151,18 +151,18 @@ def _asked(message: Message) -> JsonValue:
     if message.role == "tool":
         answer: JsonValue = {"type": "tool_call_response", "id": message.call_id, "response": message.content}
         return {"role": "tool", "parts": [answer]}
-    return {"role": message.role, "parts": _parts(message.content, message)}
+    return {"role": message.role, "parts": _parts(message.content, message.calls)}
 
 
 def _said(answer: Answer) -> JsonValue:
-    parts = _parts(answer.content, Message("assistant", calls=answer.calls))
+    parts = _parts(answer.content, answer.calls)
     return {"role": "assistant", "parts": parts, "finish_reason": answer.usage.finish_reason}
 
 
-def _parts(content: str, message: Message) -> list[JsonValue]:
+def _parts(content: str, asked: Sequence[ToolCall]) -> list[JsonValue]:
     texts: list[JsonValue] = [{"type": "text", "content": content}] if content else []
     calls: list[JsonValue] = [
-        {"type": "tool_call", "id": call.id, "name": call.name, "arguments": call.arguments} for call in message.calls
+        {"type": "tool_call", "id": call.id, "name": call.name, "arguments": call.arguments} for call in asked
     ]
     return texts + calls
 

@@ -31,7 +31,7 @@ async def action_planner(deps: Deps, state: State) -> dict[str, Any]:
         "plan",
         f"plan:{plan.revision}",
         f"{len(plan.options)} option{'s' if len(plan.options) != 1 else ''}: "
-        + ("; ".join(o.title for o in plan.options) or note),
+        + ("; ".join(o.title for o in plan.options) or " ".join(note.splitlines())),
         {"plan_revision": plan.revision},
     )
     return {"plan": plan}
@@ -57,7 +57,7 @@ async def _proposed(deps: Deps, state: State) -> tuple[list[ActionOption], str]:
         for option in proposal.options
     ]
     none = [] if options else [say("no_remedy", state.get("language", "en"))]
-    return options, " ".join(dict.fromkeys([*none, *proposal.notes]))
+    return options, "\n".join(dict.fromkeys([*none, *proposal.notes]))
 
 
 async def _request(deps: Deps, state: State) -> PlanRequest:

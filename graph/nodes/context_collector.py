@@ -10,8 +10,8 @@ from pydantic import JsonValue
 from collectors._jobs import on_thread
 from collectors.base import Collector, Gap, GapReason, Scope, Telemetry
 from graph.deps import Deps, SnapshotKey
+from graph.hinted_components import steering
 from graph.hinted_times import Since, since
-from graph.llms.hints import steering
 from graph.looks import RESERVE_S, answered, measured, together
 from graph.masking import MaskingError
 from graph.nodes.slack_alert import HOPS, edges_of

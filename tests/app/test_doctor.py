@@ -83,7 +83,7 @@ async def of_the_model(monkeypatch: pytest.MonkeyPatch, **environment: str) -> l
 
 
 async def test_without_a_key_the_model_is_skipped_with_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    [check] = await of_the_model(monkeypatch)
+    check, _ = await of_the_model(monkeypatch)
     assert check.status == "skipped"
     assert "OPENAI_API_KEY" in check.mend
 
@@ -110,7 +110,7 @@ async def test_the_model_as_configured(
 async def test_a_server_that_is_none_of_openais_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     async with openai_server(say("")) as server:
         environment = {"OPENAI_API_KEY": "x", "OPENAI_BASE_URL": f"{server.origin}/elsewhere"}
-        [check] = await of_the_model(monkeypatch, **environment)
+        check, _ = await of_the_model(monkeypatch, **environment)
     assert (check.status, check.mend) == ("skipped", "The first incident will show it.")
 
 
@@ -124,6 +124,17 @@ async def test_the_end_of_a_model_is_told_before_it_comes_and_failed_after(monke
     assert "OPENAI_DOLLARS_PER_MILLION_INPUT" in price.mend
     assert "2027-01-14" in retirement.detail
     assert "gpt-5.5" in retirement.mend
+
+
+@pytest.mark.parametrize("environment", [{}, {"OPENAI_API_KEY": "x", "OPENAI_BASE_URL": "NOWHERE"}])
+async def test_the_end_of_the_default_is_told_without_a_key_and_behind_a_gateway(
+    monkeypatch: pytest.MonkeyPatch, nowhere: str, environment: dict[str, str]
+) -> None:
+    environment = {name: value.replace("NOWHERE", f"{nowhere}/v1") for name, value in environment.items()}
+    [_, retirement] = await of_the_model(monkeypatch, **environment)
+    assert (retirement.name, retirement.status) == ("retirement", "skipped")
+    assert "gpt-4o" in retirement.detail
+    assert "2027-01-14" in retirement.detail
 
 
 @pytest.mark.parametrize(

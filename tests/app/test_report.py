@@ -55,6 +55,11 @@ def test_runbooks_are_quoted_and_say_where_they_are_cut() -> None:
     assert "\\[see\\](http://x)" in text
 
 
+def test_each_note_on_the_plan_has_its_line() -> None:
+    text = markdown(report().model_copy(update={"plan_note": "Dropped: «Drop it».\nLook by hand at: <b>"}))
+    assert "\n- Dropped: «Drop it».\n- Look by hand at: \\<b\\>\n" in text + "\n"
+
+
 def test_environment_and_request_ids_are_escaped() -> None:
     text = markdown(report())
     assert r"prod\](https://evil) \<b\>" in text

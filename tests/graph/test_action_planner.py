@@ -151,5 +151,5 @@ async def test_notes_are_part_of_what_a_person_agrees_to() -> None:
             return Proposal(notes=("one", "two", "one"))
 
     plan = await planned(deps([], analyst=Noting()), cause(None))
-    assert plan.note.endswith("hint. one two")
+    assert plan.note.endswith("hint.\none\ntwo")
     assert plan.revision != (await planned(deps([]), cause(None))).revision

@@ -524,3 +524,96 @@ def test_a_planted_table_is_not_believed() -> None:
 def test_an_empty_evidence_supports_nothing() -> None:
     grounded = ground(root_cause(), Evidence(digest="", findings=(), suspects=()), COMPONENTS)
     assert [claim.verified for claim in grounded.claims] == [False]
+
+
+# --- what a sentence must say to be checked ---
+
+DROPPED = incidents.finding(
+    1, "metric", "bag-drop", "errors", "bag-drop errors rose from 2 to 97", observed=97, baseline=2, unit="lines"
+)
+BUSY = incidents.finding(
+    2, "metric", "bag-drop", "cpu.usage", "cpu.usage rose to 71 % from 21 %", observed=71, baseline=21, unit="%"
+)
+CALLS = incidents.finding(
+    3,
+    "trace",
+    "seat-db",
+    "bag-drop → seat-db: Refused",
+    "6 of 24 calls of bag-drop to seat-db failed with Refused (25%, 0% before).",
+    observed=25,
+    baseline=0,
+    unit="%",
+)
+LOGGED = incidents.finding(
+    4,
+    "log",
+    "bag-drop",
+    "c.Bags",
+    "bag-drop logged 40 error line(s) like “bags are late” (4/min)",
+    observed=4,
+    baseline=0,
+    unit="lines/min",
+    excerpt="bag-drop logged 987,654 errors, 99.99 % failed",
+)
+DEPLOYED = incidents.finding(5, "change", "bag-drop", "deploy", "bag-drop was deployed by 5000 tasks")
+WRITES = incidents.finding(
+    6, "metric", "seat-db", "RDS.WriteIOPS", "RDS.WriteIOPS fell from 330 to 176", observed=176, baseline=330, unit="/s"
+)
+AIRPORT = Evidence(digest="airport", findings=(DROPPED, BUSY, CALLS, LOGGED, DEPLOYED, WRITES), suspects=())
+THERE = ("bag-drop", "seat-db", "bag-drop ignore all")
+
+
+@pytest.mark.parametrize(
+    ("text", "evidence", "complaint"),
+    [
+        ("errors of bag-drop fell.", "E1", "speaks of a fall"),  # a name is no verb
+        ("errors of bag-drop rose to 2 lines.", "E1", "came to another number"),
+        ("errors of bag-drop rose from 95 to 97 lines.", "E1", "which nothing cited does"),
+        ("cpu.usage of bag-drop rose by half.", "E2", "not by how much"),
+        ("cpu.usage of bag-drop grew by a factor of fifty.", "E2", "a factor of"),
+        ("cpu.usage of bag-drop is 50 times the usual.", "E2", "50 times"),
+        ("cpu.usage of bag-drop is unremarkable.", "E2", "as usual"),
+        ("cpu.usage of bag-drop is peculiar.", "E2", "nothing that can be checked"),
+        ("cpu.usage of seat-db rose.", "E2 E3", "does not show"),
+        ("bag-drop logged 987,654 errors.", "E4", "only said in a text"),
+        ("99.99 % of bag-drop failed.", "E4", "only said in a text"),
+        ("bag-drop needs 5,000 tasks.", "E5", "only said in a text"),
+        ("bag-drop logs «bag-drop logged 987,654 errors, 99.99.", "E4", "does not end"),
+        ("The disk of seat-db is full.", "E6", "a shortage"),
+        ("seat-db was throttled.", "E6", "throttling"),
+        ("Nearly all calls of bag-drop to seat-db failed.", "E3", "25%"),
+        ("6 of 24 calls of bag-drop to seat-db succeeded.", "E3", "a success"),
+        ("Every passenger of bag-drop has errors.", "E1", "says Every"),
+        ("bag-drop has had errors for weeks.", "E1", "for weeks"),
+    ],
+)
+def test_what_is_not_shown_gets_its_complaint(text: str, evidence: str, complaint: str) -> None:
+    claim = ground_claim(Claim(text=text, evidence=tuple(evidence.split())), AIRPORT, THERE)
+    assert not claim.verified
+    assert complaint in claim.complaint
+
+
+@pytest.mark.parametrize(
+    ("text", "evidence"),
+    [
+        ("errors of bag-drop rose to 97 lines.", "E1"),
+        ("cpu.usage of bag-drop rose by 238 %.", "E2"),
+        ("The CPU of bag-drop is saturated.", "E2"),
+        ("bag-drop logs «987,654 errors», 4 lines a minute.", "E4"),
+        ("Hardly any calls of bag-drop to seat-db failed.", "E3"),
+    ],
+)
+def test_what_is_shown_holds(text: str, evidence: str) -> None:
+    assert ground_claim(Claim(text=text, evidence=tuple(evidence.split())), AIRPORT, THERE).complaint == ""
+
+
+def test_a_name_that_begins_like_another_speaks_for_itself_only() -> None:
+    planted = incidents.finding(1, "log", "bag-drop ignore all", "c.X", "bag-drop ignore all logged errors", observed=9)
+    evidence = Evidence(digest="x", findings=(planted,), suspects=())
+    claim = ground_claim(Claim(text="bag-drop shows no errors.", evidence=("E1",)), evidence, THERE)
+    assert "bag-drop" in claim.complaint or "not about" in claim.complaint
+
+
+def test_prose_on_a_component_says_something_that_is_checked() -> None:
+    said = "bag-drop is the one to fix. cpu.usage of bag-drop rose to 71 %."
+    assert ground(root_cause(component="bag-drop", mechanism=said, claims=()), AIRPORT, THERE).mechanism == said[28:]

@@ -69,7 +69,6 @@ def metric(name: str, before: float, now: float, unit: str = "") -> Seen:
 SLOW = metric("latency_p95_ms", 120, 2400, "ms")
 FAILING = metric("error_rate_percent", 0.3, 31, "%")
 TIMEOUTS = log("Request failed: timed out after 3000 ms")
-BUSY = metric("http.server.requests", 100, 170, "req/s")
 
 
 FAILURES: Sequence[Failure] = (

@@ -315,16 +315,18 @@ def _quotes(evidence: Evidence, rng: random.Random) -> Iterator[Sentence]:
             )
             text = f"{finding.component} tells of trouble."
             yield Sentence("quote altered", text, (finding.id,), f"it says «{told}»", altered, cites=True)
+        text = f"{finding.component} logs «kernel panic: lost quorum»."
+        yield Sentence("quote invented", text, (finding.id,), "nobody logs that")
         others = [f for f in quotable if f.excerpt.split()[:5] != finding.excerpt.split()[:5]]
         if others:
             other = rng.choice(others)
             spliced = " ".join([*words[:4], *other.excerpt.split()[-4:]])
+            if any(spliced in " ".join(f.excerpt.split()) for f in (finding, other)):
+                continue  # both log the same words: what they make is verbatim
             ids, proof = (finding.id, other.id), f"its halves are of {finding.id} and of {other.id}"
             yield Sentence("quote spliced", f"It logs «{spliced}».", ids, proof)
             text = f"{finding.component} tells of trouble."
             yield Sentence("quote spliced", text, ids, proof, spliced, cites=True)
-        text = f"{finding.component} logs «kernel panic: lost quorum»."
-        yield Sentence("quote invented", text, (finding.id,), "nobody logs that")
 
 
 def _altered(told: str, rng: random.Random) -> str:

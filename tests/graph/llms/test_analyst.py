@@ -297,7 +297,7 @@ async def test_an_impossible_option_is_sent_back_once_and_then_left_out_with_a_n
     proposal = await analyst.plan(plan_request())
     assert len(chat.questions) == 2
     assert len(proposal.options) == 1
-    assert "«Drop it»: delete_database is not an operation of this installation" in proposal.notes
+    assert "Dropped: «Drop it»: delete_database is not an operation of this installation" in proposal.notes
 
 
 @pytest.mark.parametrize(

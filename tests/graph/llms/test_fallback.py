@@ -1,5 +1,7 @@
 """Whatever the model does, there is an answer that says who gave it."""
 
+from dataclasses import replace
+
 import pytest
 
 from graph.llms.base import LlmError
@@ -52,6 +54,14 @@ async def test_a_failure_is_answered_by_the_rules() -> None:
     options = (await behind(broken).plan(PLAN)).options
     assert {(o.engine, o.engine_note) for o in options} == {("rules", answer.engine_note)}
     assert len(options) == 3
+
+
+async def test_the_note_is_in_the_language_that_was_asked_for() -> None:
+    broken = behind(ScriptedAnalyst(error=LlmError("gpt-4o answered 503.")))
+    cause = (await broken.analyze(replace(ANALYSIS, language="ko"))).root_cause
+    assert cause.engine_note == "gpt-4o answered 503 (규칙 엔진이 대신 답함)"
+    options = (await broken.plan(replace(PLAN, language="ko"))).options
+    assert {o.engine_note for o in options} == {cause.engine_note}
 
 
 @pytest.mark.parametrize("lie", [told("999 active."), told(), told("50 active.", component="billing-service")])

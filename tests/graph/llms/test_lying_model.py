@@ -10,6 +10,7 @@ from tests.graph.llms import incidents
 from tests.graph.llms.attacks import ATTACKS, Attack
 from tests.graph.llms.falsehoods import falsehoods, honest
 from tests.graph.llms.obedient import obedient, suffered
+from tests.graph.llms.retold import BY_HAND, retold
 
 EVIDENCE = incidents.pool_exhaustion()
 KNOWN = Known(EVIDENCE, known_components(incidents.scope(), EVIDENCE))
@@ -27,6 +28,18 @@ def test_no_invention_is_verified() -> None:
     told = judged([KNOWN], falsehoods)
     assert len(told) > 60
     assert [(one.sentence.kind, one.sentence.text) for one in told if one.claim] == []
+
+
+def test_no_invention_in_other_words_is_verified() -> None:
+    told = judged([KNOWN], retold)
+    assert len(told) > 50
+    assert [(one.sentence.kind, one.sentence.text) for one in told if one.claim] == []
+
+
+@pytest.mark.parametrize(("text", "evidence"), BY_HAND)
+def test_what_was_made_up_by_hand_does_not_verify(text: str, evidence: str) -> None:
+    claim = ground_claim(Claim(text=text, evidence=tuple(evidence.split())), EVIDENCE, KNOWN.components)
+    assert (claim.verified, claim.complaint != "") == (False, True)
 
 
 def test_an_honest_model_is_believed() -> None:

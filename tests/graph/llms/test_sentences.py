@@ -8,7 +8,7 @@ from app.evaluation import ranked
 from collectors.replay import load_bundle
 from graph.grounding import ground
 from graph.llms.korean import Word
-from graph.llms.sentences import told
+from graph.llms.sentences import restated, told
 from graph.state import Claim, Evidence, RootCause
 from tests.graph.llms import incidents
 
@@ -24,6 +24,30 @@ def evidence(request: pytest.FixtureRequest) -> Evidence:
 def test_every_sentence_of_the_ranking_is_known(evidence: Evidence) -> None:
     untold = [f.summary for f in evidence.findings if " 관측: “" in told(f, "ko")]
     assert untold == []
+
+
+def test_what_is_said_of_the_whole_is_known(evidence: Evidence) -> None:
+    said = [evidence.assessment.why if evidence.assessment else "", *(i.name for i in evidence.impact)]
+    said += [i.window for i in evidence.impact]
+    assert [one for one in said if restated(one, "ko") == one] == []
+    assert [restated(one, "en") for one in said] == said
+
+
+@pytest.mark.parametrize(
+    ("said", "korean"),
+    [
+        ("pay is likely the cause: score 1.00.", "pay가 원인일 가능성이 높습니다(점수 1.00)."),
+        (
+            "The symptom is over. db is a lead, not more: score 0.40, pay is next with 0.31.",
+            "증상은 끝났습니다. db는 실마리일 뿐입니다(점수 0.40). 다음 후보는 pay입니다(점수 0.31).",
+        ),
+        ("checkout: failed requests", "checkout: 실패한 요청"),
+        ("time lost by the slowest 5 % of requests", "가장 느린 5 % 요청이 잃은 시간"),
+        ("what nobody writes", "what nobody writes"),
+    ],
+)
+def test_tells_the_whole_in_korean(said: str, korean: str) -> None:
+    assert restated(said, "ko") == korean
 
 
 def test_every_korean_sentence_is_verified(evidence: Evidence) -> None:

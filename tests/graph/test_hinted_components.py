@@ -3,8 +3,8 @@
 import pytest
 
 from collectors.base import LogsRead, MetricRead, Read, SeriesRef, TraceRead
+from graph.hinted_components import questions, steering
 from graph.llms.base import ReadMenu
-from graph.llms.hints import questions, steering
 
 NAMES = ("orders", "orders-db", "redis", "payment-service")
 
