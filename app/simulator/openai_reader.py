@@ -78,13 +78,15 @@ def _cause(fences: Mapping[str, list[Record]]) -> Record:
     cited = [finding for finding in findings if finding["id"] in names] or findings
     component = str(first["component"])
     path = [hop.split(" -> ") for hop in first.get("path", ())]
+    claims = [_claim(finding) for finding in cited[:_MOST_CLAIMS]]
+    told = [str(claim["text"]) for claim in claims]
     return {
         "component": component,
         "category": _category(first, cited),
-        "claims": [_claim(finding) for finding in cited[:_MOST_CLAIMS]],
+        "claims": claims,
         "path": [component, *(effect for _, effect in path)],
-        "title": f"{component} fails first",
-        "mechanism": f"What changed first is on {component}; the others follow.",
+        "title": told[0] if told else component,
+        "mechanism": " ".join(told[:2]),
         "impact": "",
         "rivals": [
             {
