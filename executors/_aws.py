@@ -1,40 +1,65 @@
-"""What the AWS executors share: their settings, a connection that never retries, and errors told apart."""
+"""What the AWS executors share: their settings, a connection that never retries, and errors told apart.
+
+Where a role is set, nothing is done with all that the role may do: reads go through a session limited to the
+executor's read actions, and each approved step through a session of its own, limited to that step's grants.
+"""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from datetime import timedelta
-from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import TYPE_CHECKING, Generic, ParamSpec, Self, TypedDict, TypeVar, cast
 from urllib.parse import urlsplit
 
 import botocore.session
 from botocore.client import BaseClient
 from botocore.config import Config
-from botocore.credentials import (
-    AssumeRoleCredentialFetcher,
-    CredentialProvider,
-    CredentialResolver,
-    DeferredRefreshableCredentials,
-)
+from botocore.credentials import CredentialProvider, CredentialResolver, RefreshableCredentials
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as NotConnectedError
+from botocore.loaders import Loader, create_loader
 from botocore.parsers import ResponseParserError
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
-from executors.base import AnyOperation, Check, Clock, ExecutorError, OutcomeUnknown, Refused, Resource
+from executors.base import (
+    AnyOperation,
+    Check,
+    Clock,
+    ExecutorError,
+    Grant,
+    OutcomeUnknown,
+    PreflightCheck,
+    Refused,
+    Resource,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_iam import IAMClient
+    from mypy_boto3_iam.type_defs import ContextEntryTypeDef, EvaluationResultTypeDef
     from mypy_boto3_sts import STSClient
+    from mypy_boto3_sts.type_defs import AssumeRoleRequestTypeDef
 
 Call = ParamSpec("Call")
 Answer = TypeVar("Answer")
 Seen = TypeVar("Seen")
+Client = TypeVar("Client", bound=BaseClient)
 
 # A retry could make a change twice, so there is none; time-outs are shorter than a person's patience.
 CONFIG = Config(retries={"total_max_attempts": 1}, connect_timeout=3, read_timeout=15)
 DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}
 THROTTLED = {"Throttling", "ThrottlingException", "TooManyRequestsException", "RequestLimitExceeded"}
+
+UNASSUMED = (
+    "The role of this executor (ROLE_ARN) was not assumed, and nothing was called: allow the product's own identity"
+    " sts:AssumeRole on it, and name that identity in the role's trust policy (with sts:SetSourceIdentity, if"
+    " SOURCE_IDENTITY is set)."
+)
+POLICY_CHARACTERS = 2048  # the longest session policy that STS takes
+SESSION_S = 900  # the shortest session that STS gives
+RENEW_S = 120  # before its end; botocore's own 15 minutes would renew so short a session before every call
 
 
 class AwsSettings(BaseSettings):
@@ -44,30 +69,50 @@ class AwsSettings(BaseSettings):
     endpoint_url: str | None = Field(default=None, description="Another endpoint than the region's own")
     role_arn: str | None = Field(default=None, description="Role to assume; it should hold write permissions only")
     profile: str | None = Field(default=None, description="Profile of ~/.aws/config")
+    source_identity: str | None = Field(
+        default=None, description="SourceIdentity of its sessions; the role's trust must allow sts:SetSourceIdentity"
+    )
 
 
 class TransientError(ExecutorError):
     """A read failed in a way that asking again may mend: throttled, timed out, server error."""
 
 
+class Keys(TypedDict):
+    """Temporary credentials as botocore takes them."""
+
+    access_key: str
+    secret_key: str
+    token: str
+    expiry_time: str
+
+
 class AssumedRole(CredentialProvider):
-    """Credentials of one role, renewed before they expire."""
+    """Credentials of one session of a role."""
 
     METHOD = "assume-role"
 
-    def __init__(self, fetcher: AssumeRoleCredentialFetcher) -> None:
-        self.fetcher = fetcher
+    def __init__(self, assume: Callable[[], Keys]) -> None:
+        self.assume = assume
 
-    def load(self) -> DeferredRefreshableCredentials:
-        """Nothing is fetched before the first call."""
-        return DeferredRefreshableCredentials(self.fetcher.fetch_credentials, self.METHOD)
+    def load(self) -> RefreshableCredentials:
+        """Nothing is fetched before the first call; then again before they expire."""
+        expired = datetime.fromtimestamp(0, UTC)
+        return RefreshableCredentials(
+            "", "", "", expired, self.assume, self.METHOD, advisory_timeout=RENEW_S, mandatory_timeout=RENEW_S
+        )
 
 
-def connect(service: str, settings: AwsSettings) -> BaseClient:
-    """A client of one AWS service. Raises ValueError saying which setting is missing or wrong."""
+def connect(
+    service: str, settings: AwsSettings, name: str = "aiops-autopilot", grants: Sequence[Grant] = ()
+) -> BaseClient:
+    """A client of one AWS service; where a role is set, in a session of it that may do no more than ``grants``.
+
+    Raises ValueError saying which setting is missing or wrong, Refused if the grants are too many for STS.
+    """
     prefix = settings.model_config["env_prefix"]
     try:
-        session = botocore.session.Session(profile=settings.profile)
+        session = _session(settings.profile)
         if settings.region:
             session.set_config_variable("region", settings.region)
         if _is_loopback(settings.endpoint_url):
@@ -75,10 +120,49 @@ def connect(service: str, settings: AwsSettings) -> BaseClient:
         if session.get_credentials() is None:
             raise ValueError(f"No AWS credentials found: set {prefix}PROFILE, or AWS_ACCESS_KEY_ID and its secret.")
         if settings.role_arn:
-            session = _assuming(session, settings.role_arn)
+            session = _assuming(session, settings, assume_role_request(settings, name, grants))
         return session.create_client(service, endpoint_url=settings.endpoint_url, config=CONFIG)
     except BotoCoreError as error:
         raise ValueError(f"{error} Check {prefix}REGION and {prefix}PROFILE.") from error
+
+
+def assume_role_request(settings: AwsSettings, name: str, grants: Sequence[Grant]) -> "AssumeRoleRequestTypeDef":
+    """What is asked of STS for a session. Raises Refused if its policy would be longer than STS takes."""
+    request: AssumeRoleRequestTypeDef = {
+        "RoleArn": settings.role_arn or "",
+        "RoleSessionName": name[:64],
+        "DurationSeconds": SESSION_S,
+    }
+    if grants:
+        request["Policy"] = session_policy(grants)
+    if settings.source_identity:
+        request["SourceIdentity"] = settings.source_identity
+    return request
+
+
+def session_policy(grants: Iterable[Grant]) -> str:
+    """The policy document that allows exactly these grants. Raises Refused if it is longer than STS takes."""
+    document = {"Version": "2012-10-17", "Statement": [_statement(grant) for grant in grants]}
+    text = json.dumps(document, separators=(",", ":"))
+    if len(text) > POLICY_CHARACTERS:
+        raise Refused(
+            f"The session policy of this step has {len(text)} characters, and STS takes {POLICY_CHARACTERS}:"
+            " it names too many resources at once; take fewer in one step."
+        )
+    return text
+
+
+def _statement(grant: Grant) -> dict[str, object]:
+    statement: dict[str, object] = {"Effect": "Allow", "Action": grant.actions, "Resource": grant.resources}
+    return statement | ({"Condition": grant.conditions} if grant.conditions else {})
+
+
+def beside(settings: AwsSettings) -> AwsSettings:
+    """The settings for another AWS service than the executor's own, whose endpoint may be a private one.
+
+    Only a double on this machine stands for all services at one endpoint.
+    """
+    return settings if _is_loopback(settings.endpoint_url) else settings.model_copy(update={"endpoint_url": None})
 
 
 def _is_loopback(url: str | None) -> bool:
@@ -92,14 +176,160 @@ def _sign_as_nobody(session: botocore.session.Session) -> None:
         session.set_config_variable("region", "us-east-1")
 
 
-def _assuming(source: botocore.session.Session, role_arn: str) -> botocore.session.Session:
-    session = botocore.session.Session()
-    session.set_config_variable("region", source.get_config_variable("region"))
-    fetcher = AssumeRoleCredentialFetcher(
-        source.create_client, source.get_credentials(), role_arn, {"RoleSessionName": "aiops-autopilot"}
-    )
-    session.register_component("credential_provider", CredentialResolver([AssumedRole(fetcher)]))
+def _session(profile: str | None = None) -> botocore.session.Session:
+    """A session of its own, with the API models that all share: reading them takes longer than a call."""
+    session = botocore.session.Session(profile=profile)
+    session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
     return session
+
+
+@cache
+def _loader(data_path: str | None) -> Loader:
+    return create_loader(data_path)
+
+
+def _assuming(
+    source: botocore.session.Session, settings: AwsSettings, request: "AssumeRoleRequestTypeDef"
+) -> botocore.session.Session:
+    def assume() -> Keys:
+        sts = cast("STSClient", source.create_client("sts", endpoint_url=beside(settings).endpoint_url, config=CONFIG))
+        try:
+            keys = sts.assume_role(**request)["Credentials"]
+        finally:
+            sts.close()
+        return Keys(
+            access_key=keys["AccessKeyId"],
+            secret_key=keys["SecretAccessKey"],
+            token=keys["SessionToken"],
+            expiry_time=keys["Expiration"].isoformat(),
+        )
+
+    session = _session()
+    session.set_config_variable("region", source.get_config_variable("region"))
+    session.register_component("credential_provider", CredentialResolver([AssumedRole(assume)]))
+    return session
+
+
+class Connection(Generic[Client]):
+    """Calls to one AWS service, by sessions that may do no more than they are for; without a role, by one client.
+
+    ``reads`` are the IAM actions of all that the executor looks at, e.g. ``ecs:DescribeServices``.
+    """
+
+    def __init__(self, service: str, settings: AwsSettings, *, reads: Sequence[str]) -> None:
+        """Raises ValueError saying which setting is missing or wrong."""
+        self.service = service
+        self.settings: AwsSettings | None = settings
+        looking = Grant(actions=tuple(reads), resources=("*",))
+        self.reader = cast("Client", connect(service, settings, f"autopilot-read-{service}", (looking,)))
+
+    @classmethod
+    def of(cls, client: Client) -> Self:
+        """Everything by one client that somebody else made, e.g. for a test."""
+        made = cls.__new__(cls)
+        made.service, made.settings, made.reader = client.meta.service_model.service_name, None, client
+        return made
+
+    @asynccontextmanager
+    async def acting(self, name: str, grants: Sequence[Grant]) -> AsyncIterator[Client]:
+        """A client for the calls of one approved step, which ends with the block.
+
+        Where a role is set: one AssumeRole with a session policy of exactly ``grants``, made before the block begins.
+
+        Raises ExecutorError if the role cannot be assumed (nothing was changed), Refused if the grants are too many.
+        """
+        if self.settings is None or not self.settings.role_arn:
+            yield self.reader
+            return
+        client = await asyncio.to_thread(connect, self.service, self.settings, f"autopilot-{name}", grants)
+        try:
+            await Api("sts").read(_sign_in, client)
+            yield cast("Client", client)
+        finally:
+            client.close()
+
+    async def permitted(self, grants: Sequence[Grant]) -> tuple[PreflightCheck, ...]:
+        """One ``permission`` check per grant, by IAM's own simulation. Changes nothing, never raises."""
+        if not grants:
+            return ()
+        if self.settings is None:
+            return (_unasked("no AWS account is behind this connection"),)
+        try:
+            return await _simulated(self.settings, grants)
+        except (ExecutorError, ValueError) as error:
+            return (_unasked(str(error)),)
+
+    async def aclose(self) -> None:
+        """Release connections."""
+        self.reader.close()
+
+
+def _sign_in(client: BaseClient) -> None:
+    """Fetches the session's keys before the first call, so that a refusal is not taken for that call's."""
+    client._get_credentials().get_frozen_credentials()  # type: ignore[attr-defined]
+
+
+async def _simulated(settings: AwsSettings, grants: Sequence[Grant]) -> tuple[PreflightCheck, ...]:
+    """Raises ExecutorError, ValueError if IAM or STS cannot be asked."""
+    iam = await asyncio.to_thread(_simulator, settings)
+    try:
+        principal = settings.role_arn or _principal(await _caller(settings))
+        return tuple([await _allowed(iam, principal, grant) for grant in grants])
+    finally:
+        iam.close()
+
+
+def _simulator(settings: AwsSettings) -> "IAMClient":
+    asking = Grant(actions=("iam:SimulatePrincipalPolicy",), resources=("*",))
+    return cast("IAMClient", connect("iam", beside(settings), "autopilot-preflight", (asking,)))
+
+
+async def _caller(settings: AwsSettings) -> str:
+    """The ARN that AWS knows us by."""
+    asking = Grant(actions=("sts:GetCallerIdentity",), resources=("*",))
+    client = await asyncio.to_thread(connect, "sts", beside(settings), "autopilot-doctor", (asking,))
+    sts = cast("STSClient", client)
+    try:
+        return (await Api("sts").read(sts.get_caller_identity))["Arn"]
+    finally:
+        sts.close()
+
+
+async def _allowed(iam: "IAMClient", principal: str, grant: Grant) -> PreflightCheck:
+    try:
+        answer = await Api("iam").read(
+            iam.simulate_principal_policy,
+            PolicySourceArn=principal,
+            ActionNames=grant.actions,
+            ResourceArns=grant.resources,
+            ContextEntries=_context(grant),
+            MaxItems=1000,
+        )
+    except ExecutorError as error:
+        return _unasked(f"{', '.join(grant.actions)}: {error}")
+    denied = [_denial(result) for result in answer["EvaluationResults"] if result["EvalDecision"] != "allowed"]
+    if denied:
+        mend = f"Allow it in a policy of {principal}, and look for a Deny in its boundary and organization."
+        return PreflightCheck(name="permission", status="failed", detail=f"{'; '.join(denied)}. {mend}")
+    return PreflightCheck(name="permission", status="ok", detail=f"IAM allows {', '.join(grant.actions)}")
+
+
+def _context(grant: Grant) -> "list[ContextEntryTypeDef]":
+    """The conditions as IAM's simulation takes them: what the call would carry."""
+    return [
+        {"ContextKeyName": key, "ContextKeyValues": values[:1], "ContextKeyType": "string"}
+        for condition in grant.conditions.values()
+        for key, values in condition.items()
+    ]
+
+
+def _denial(result: "EvaluationResultTypeDef") -> str:
+    return f"{result['EvalActionName']} on {result.get('EvalResourceName', '*')}: {result['EvalDecision']}"
+
+
+def _unasked(why: str) -> PreflightCheck:
+    mend = "Allow iam:SimulatePrincipalPolicy to have permissions told beforehand."
+    return PreflightCheck(name="permission", status="skipped", detail=f"{why}. {mend}")
 
 
 class Api:
@@ -142,8 +372,11 @@ class Api:
         said, meta = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
         code, request_id = said.get("Code", ""), meta.get("RequestId", "unknown")
         text = f"AWS answered {error.operation_name} with {code}: {said.get('Message')} (request {request_id})"
+        if error.operation_name == "AssumeRole":  # the call it is for was not made
+            unsure = TransientError if unsure is TransientError else ExecutorError
         if code in DENIED:
-            return ExecutorError(f"{text}. Allow {self.iam_prefix}:{error.operation_name} in IAM.")
+            mend = f"Allow {self.iam_prefix}:{error.operation_name} in IAM."
+            return ExecutorError(f"{text}. {UNASSUMED if error.operation_name == 'AssumeRole' else mend}")
         if meta.get("HTTPStatusCode", 400) >= 500 or (code in THROTTLED and unsure is TransientError):
             return unsure(text)
         return ExecutorError(text)
@@ -153,19 +386,19 @@ async def checks(settings: AwsSettings, operations: Iterable[AnyOperation]) -> l
     """Who we are at AWS, and which permissions of the operations that has, by IAM's own simulation."""
     actions = sorted({action for operation in operations for action in operation.permissions})
     try:
-        sts = cast("STSClient", await asyncio.to_thread(connect, "sts", settings))
-        identity = await Api("sts").read(sts.get_caller_identity)
+        arn = await _caller(settings)
     except (ExecutorError, ValueError) as error:
         return [Check(name="credentials", status="failed", detail=str(error)), *_untold(actions, "no credentials")]
-    credentials = Check(name="credentials", status="ok", detail=identity["Arn"])
+    credentials = Check(name="credentials", status="ok", detail=arn)
     try:
-        iam = cast("IAMClient", await asyncio.to_thread(connect, "iam", settings))
+        iam = await asyncio.to_thread(_simulator, settings)
         answer = await Api("iam").read(
             iam.simulate_principal_policy,
-            PolicySourceArn=settings.role_arn or _principal(identity["Arn"]),
+            PolicySourceArn=settings.role_arn or _principal(arn),
             ActionNames=actions,
             MaxItems=1000,
         )
+        iam.close()
     except (ExecutorError, ValueError) as error:
         return [credentials, *_untold(actions, str(error))]
     decided = {r["EvalActionName"]: r["EvalDecision"] for r in answer["EvaluationResults"]}

@@ -12,17 +12,38 @@ from typing import Any
 from pydantic import BaseModel
 
 import executors
-from executors.base import AnyOperation, Check, Clock, Executor, Operation, Outcome, Probe, Resource, State
+from executors.base import (
+    AnyOperation,
+    Capacity,
+    Change,
+    Check,
+    Clock,
+    Executor,
+    Grant,
+    Operation,
+    Outcome,
+    PreflightCheck,
+    Probe,
+    Resource,
+    State,
+)
 
 
 class Rehearsed(Operation[BaseModel]):
-    """Mixed in before a real operation, whose name, parameters, risk and resource key it keeps."""
+    """Mixed in before a real operation, whose name, parameters, risk, services and resource key it keeps.
+
+    What a real one tells from the state that it read, is left out: none is read.
+    """
 
     dry_run = True
     permissions = ()
 
     def __init__(self, resources: Mapping[str, Resource]) -> None:
         self.resources = resources
+
+    async def concrete(self, params: BaseModel) -> BaseModel:
+        """As they are: nothing is looked up."""
+        return params
 
     async def inspect(self, params: BaseModel) -> State:
         """There is nothing to read."""
@@ -31,6 +52,27 @@ class Rehearsed(Operation[BaseModel]):
     def preview(self, params: BaseModel, before: State) -> str:
         """The call that would be made."""
         return self._would("run", params)
+
+    def pinned(self, params: BaseModel, before: State) -> State:
+        """Nothing was read that an approval could be bound to."""
+        return {}
+
+    def changes(self, params: BaseModel, before: State) -> tuple[Change, ...]:
+        """None: what it is now is not known."""
+        return ()
+
+    async def preflight(self, params: BaseModel, before: State) -> tuple[PreflightCheck, ...]:
+        """Nobody is asked."""
+        detail = "a rehearsal: nothing is called, so nothing of the target is known"
+        return (PreflightCheck(name="dry_run", status="skipped", detail=detail),)
+
+    def capacity(self, params: BaseModel, before: State) -> Capacity | None:
+        """Not known."""
+        return None
+
+    def grants(self, params: BaseModel, before: State) -> tuple[Grant, ...]:
+        """None are needed."""
+        return ()
 
     async def execute(self, params: BaseModel, before: State) -> Outcome:
         """Says what would be called."""

@@ -10,7 +10,14 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from collectors.base import CalleeKind, Edge, KnownAs, Target
-from executors.base import Resource
+from executors.base import (
+    AppConfigProfile,
+    Automation,
+    KubernetesDeployment,
+    LambdaAlias,
+    LangfusePrompt,
+    Resource,
+)
 
 
 class LoadBalancer(BaseModel):
@@ -40,6 +47,14 @@ class Service(KnownAs):
     load_balancer: LoadBalancer | None = None
     min_tasks: int = Field(default=1, ge=0)
     max_tasks: int = Field(default=20, ge=1)
+    lambda_alias: LambdaAlias | None = None
+    max_concurrency: int = Field(default=1000, ge=1, description="Most reserved concurrency of its Lambda function")
+    replication_group: str | None = Field(default=None, description="ElastiCache ReplicationGroupId")
+    auto_scaling_group: str | None = None
+    app_config: AppConfigProfile | None = None
+    automations: tuple[Automation, ...] = Field(default=(), description="SSM documents that may be run for it")
+    prompt: LangfusePrompt | None = None
+    slo_percent: float | None = Field(default=None, gt=0, lt=100, description="Its availability objective, e.g. 99.9")
 
     @model_validator(mode="after")
     def _some_count_is_allowed(self) -> Self:
@@ -110,9 +125,26 @@ class Catalogue(BaseModel):
                 min_tasks=s.min_tasks,
                 max_tasks=s.max_tasks,
                 **(s.load_balancer.model_dump() if s.load_balancer else {}),
+                lambda_alias=s.lambda_alias,
+                max_concurrency=s.max_concurrency,
+                db_instance=_only(s.aws.rds_instances),
+                db_cluster=_only(s.aws.rds_clusters),
+                replication_group=s.replication_group,
+                auto_scaling_group=s.auto_scaling_group,
+                app_config=s.app_config,
+                automations=s.automations,
+                kubernetes=KubernetesDeployment(namespace=s.kubernetes.namespace, deployment=s.kubernetes.workload)
+                if s.kubernetes
+                else None,
+                prompt=s.prompt,
             )
             for name, s in self.services.items()
         }
+
+
+def _only(names: tuple[str, ...]) -> str | None:
+    """The one name; where a service has several, nobody says which is meant."""
+    return names[0] if len(names) == 1 else None
 
 
 def _reach(start: str, hops: int, adjacent: Mapping[str, set[str]]) -> dict[str, int]:

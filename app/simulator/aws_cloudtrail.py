@@ -35,7 +35,7 @@ class _Input(BaseModel):
 
 
 class _Attribute(_Input):
-    attribute_key: Literal["EventId", "EventName", "EventSource", "ReadOnly", "Username"]
+    attribute_key: Literal["EventId", "EventName", "EventSource", "ReadOnly", "ResourceName", "Username"]
     attribute_value: str
 
 
@@ -85,7 +85,7 @@ class CloudTrailApi:
             event
             for event in map(_event, sorted(self._entries(), key=lambda entry: entry.at, reverse=True))
             if request.start_time <= float(str(event["EventTime"])) <= request.end_time
-            and all(event.get(by.attribute_key) == by.attribute_value for by in request.lookup_attributes)
+            and all(_matches(event, by) for by in request.lookup_attributes)
         ]
         start = int(request.next_token or 0)
         answer: Json = {"Events": found[start : start + request.max_results]}
@@ -100,9 +100,25 @@ class CloudTrailApi:
 
 def _done_by_others(happenings: Iterable[Happening]) -> Iterator[_Entry]:
     for told in happenings:
-        if told.author != API_USER:
-            asked = {"cluster": CLUSTER, "service": told.service, **told.asked}
-            yield _Entry(told.at, _ECS, "UpdateService", asked, told.author)
+        if told.author != API_USER and told.operation:
+            of_ecs = {"cluster": CLUSTER, "service": told.service} if told.source == _ECS else {}
+            yield _Entry(told.at, told.source, told.operation, {**of_ecs, **told.asked}, told.author)
+
+
+def _matches(event: Json, by: _Attribute) -> bool:
+    if by.attribute_key == "ResourceName":
+        resources = event["Resources"]
+        return isinstance(resources, list) and {"ResourceName": by.attribute_value} in resources
+    return event.get(by.attribute_key) == by.attribute_value
+
+
+def _resources(entry: _Entry) -> list[Json]:
+    """What a database's or a cache's operation is about; those of other services are looked up by their name."""
+    named = (entry.parameters.get(key) for key in _RESOURCES)
+    return [{"ResourceName": name} for name in named if name]
+
+
+_RESOURCES = ("DBClusterIdentifier", "DBInstanceIdentifier", "ReplicationGroupId", "CacheClusterId")
 
 
 def _event(entry: _Entry) -> Json:
@@ -128,7 +144,7 @@ def _event(entry: _Entry) -> Json:
         "EventTime": entry.at,
         "ReadOnly": "false",
         "Username": entry.user,
-        "Resources": [],
+        "Resources": _resources(entry),
         "CloudTrailEvent": json.dumps(detail | ({"errorCode": entry.error} if entry.error else {})),
     }
 

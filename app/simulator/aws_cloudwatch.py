@@ -48,7 +48,7 @@ _ELB = (
         "Count",
         sums=True,
     ),
-    _Metric("AWS/ApplicationELB", "TargetResponseTime", lambda load: load.p95_ms / 1000.0, "Seconds"),
+    _Metric("AWS/ApplicationELB", "TargetResponseTime", lambda load: load.p95_ms_told / 1000.0, "Seconds"),
     _Metric("AWS/ApplicationELB", "HealthyHostCount", lambda load: float(load.healthy), "Count"),
     _Metric("AWS/ApplicationELB", "UnHealthyHostCount", lambda load: float(load.running - load.healthy), "Count"),
 )

@@ -15,6 +15,7 @@ Json = dict[str, object]
 Operation = Callable[[Json, float], Json]
 
 TARGET_PREFIX = "AmazonEC2ContainerServiceV20141113."
+HEALTH_GRACE_S = 2_147_483_647  # ECS replaces no task by itself for being unhealthy
 MUTATING = frozenset({"UpdateService", "StopServiceDeployment", "StopTask"})
 
 
@@ -237,7 +238,7 @@ def _service(service: EcsService, at: float) -> Json:
         "currentServiceDeployment": _deployment_arn(service, service.history[0].id),
         "schedulingStrategy": "REPLICA",
         "deploymentController": {"type": "ECS"},
-        "healthCheckGracePeriodSeconds": 0,
+        "healthCheckGracePeriodSeconds": HEALTH_GRACE_S,
         "enableECSManagedTags": True,
         "propagateTags": "NONE",
         "enableExecuteCommand": False,
@@ -260,7 +261,7 @@ def _load_balancers(service: EcsService) -> list[Json]:
 
 def _deployment_configuration(service: EcsService) -> Json:
     return {
-        "deploymentCircuitBreaker": {"enable": True, "rollback": True},
+        "deploymentCircuitBreaker": {"enable": False, "rollback": False},
         "maximumPercent": service.spec.maximum_percent,
         "minimumHealthyPercent": service.spec.minimum_healthy_percent,
         "strategy": "ROLLING",
@@ -277,7 +278,7 @@ def _deployment(service: EcsService, deployment: Deployment, primary: bool, at: 
         "desiredCount": service.desired if primary else 0,
         "pendingCount": pending,
         "runningCount": running,
-        "failedTasks": 0,
+        "failedTasks": deployment.failed_tasks,
         "createdAt": deployment.created_at,
         "updatedAt": deployment.finished_at or at,
         "launchType": "FARGATE",
@@ -298,7 +299,7 @@ def _counts(service: EcsService, deployment: Deployment, at: float) -> tuple[int
 
 def _task(service: EcsService, task: Task, at: float) -> Json:
     status = "STOPPED" if task.stopped_at else "RUNNING" if task.running(at) else "PENDING"
-    health = "HEALTHY" if status == "RUNNING" else "UNKNOWN"
+    health = "UNKNOWN" if status != "RUNNING" else "UNHEALTHY" if task.hung else "HEALTHY"
     container: Json = {
         "name": service.name,
         "taskArn": task.arn,
@@ -325,12 +326,14 @@ def _task(service: EcsService, task: Task, at: float) -> Json:
     if status != "PENDING":
         view["startedAt"] = task.running_at
     if task.stopped_at:
-        container["exitCode"] = 143
+        container["exitCode"] = task.exit_code
         view.update(stoppedAt=task.stopped_at, stoppedReason=task.stopped_reason, stopCode=_stop_code(task))
     return view
 
 
 def _stop_code(task: Task) -> str:
+    if task.stopped_reason.startswith("Essential"):
+        return "EssentialContainerExited"
     return "ServiceSchedulerInitiated" if task.stopped_reason.startswith("Scaling") else "UserInitiated"
 
 
@@ -401,7 +404,7 @@ def _service_deployment(service: EcsService, deployment: Deployment, at: float) 
             "pendingTaskCount": pending,
         },
         "deploymentConfiguration": _deployment_configuration(service),
-        "deploymentCircuitBreaker": {"status": "MONITORING_COMPLETE", "failureCount": 0, "threshold": 3},
+        "deploymentCircuitBreaker": {"status": "DISABLED", "failureCount": 0, "threshold": 0},
     }
 
 

@@ -6,15 +6,12 @@ They answer as AWS does for an account that has nothing there.
 from collections.abc import Callable, Mapping
 
 from app.simulator.aws_errors import AwsError
-from app.simulator.aws_query import Form, Xml
-from app.simulator.aws_query import Operation as FormOperation
 
 Json = dict[str, object]
 Operation = Callable[[Json, float], Json]
 
 LOGS_PREFIX = "Logs_20140328."
 CODEDEPLOY_PREFIX = "CodeDeploy_20141006."
-RDS_NAMESPACE = "http://rds.amazonaws.com/doc/2014-10-31/"
 
 
 def _nothing(answer: Json) -> Operation:
@@ -31,10 +28,6 @@ def _unknown(what: str) -> Operation:
     return run
 
 
-def _no_events(form: Form, at: float) -> Mapping[str, Xml]:
-    return {"Events": []}
-
-
 LOGS: Mapping[str, Operation] = {
     "DescribeLogGroups": _nothing({"logGroups": []}),
     "StartQuery": _unknown("log group"),
@@ -46,7 +39,6 @@ CODEDEPLOY: Mapping[str, Operation] = {
     "ListDeployments": _nothing({"deployments": []}),
     "BatchGetDeployments": _nothing({"deploymentsInfo": []}),
 }
-RDS: Mapping[str, FormOperation] = {"DescribeEvents": _no_events}
 XRAY: Mapping[str, tuple[str, Operation]] = {
     "/ServiceGraph": ("GetServiceGraph", _nothing({"Services": [], "ContainsOldGroupVersions": False})),
     "/TraceSummaries": ("GetTraceSummaries", _nothing({"TraceSummaries": [], "TracesProcessedCount": 0})),

@@ -12,9 +12,11 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field, model_validator
 
 from app.simulator.shop import Shop
+from app.simulator.truth import Truth, truth
 
 Json = dict[str, object]
 KEPT = 1000
+LOOKS_BACK_S = 3600.0  # for how long something is as it is
 
 
 class _Target(BaseModel):
@@ -111,6 +113,7 @@ class BackDoor:
         router.add_api_route("/requests", self._requests, methods=["GET"])
         router.add_api_route("/deliveries", self._deliveries, methods=["GET"])
         router.add_api_route("/state", self._state, methods=["GET"])
+        router.add_api_route("/truth", self._truth, methods=["GET"])
         router.add_api_route("/hold", self._add_hold, methods=["POST"], status_code=204)
         router.add_api_route("/fail", self._add_failure, methods=["POST"], status_code=204)
         return router
@@ -120,6 +123,13 @@ class BackDoor:
 
     def _deliveries(self) -> list[Delivery]:
         return list(self.delivered)
+
+    def _truth(self, start: datetime | None = None, end: datetime | None = None) -> Truth:
+        """How users are served, over the last minute or from ``start`` to ``end``."""
+        with self._shop.live() as now:
+            last = end.timestamp() if end else now
+            first = start.timestamp() if start else last - 60.0
+            return truth(self._shop.ticks(first - LOOKS_BACK_S, last), first, last)
 
     def _add_hold(self, hold: Hold) -> None:
         self._holds.append(hold)

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import JsonValue
 
 from app.simulator.aws_errors import AwsError
+from app.simulator.releases import SOUND, Defect, Defects, defect
 from app.simulator.topology import (
     ACCOUNT,
     CLUSTER,
@@ -64,6 +65,8 @@ class Task:
     stopped_at: float | None = None
     stopped_reason: str = ""
     unhealthy: bool = False  # fails the load balancer's health check
+    hung: bool = False  # it passes its health check and answers nothing else
+    exit_code: int = 143
 
     def running(self, at: float) -> bool:
         """It has started and was not stopped."""
@@ -92,6 +95,7 @@ class Deployment:
     finished_at: float | None = None
     status: DeploymentStatus = "IN_PROGRESS"
     rolling_back: str = ""  # why, if it is being rolled back
+    failed_tasks: int = 0
 
     @property
     def rollout_state(self) -> RolloutState:
@@ -103,15 +107,20 @@ class Deployment:
 
 @dataclass(frozen=True)
 class Happening:
-    """Something that was changed, as a change feed would tell it. ``asked`` is how UpdateService is asked for it."""
+    """Something that was changed, as a change feed would tell it.
+
+    ``asked`` is how ``operation`` of AWS is asked for it; empty: it did not go through AWS.
+    """
 
     at: float
     service: str
-    kind: Literal["deployment", "scaling"]
+    kind: Literal["deployment", "scaling", "configuration", "feature_flag", "job"]
     title: str
     version: str
     author: str
     asked: Mapping[str, JsonValue] = field(default_factory=dict)
+    operation: str = "UpdateService"
+    source: str = "ecs.amazonaws.com"
 
 
 @dataclass
@@ -151,8 +160,9 @@ class EcsService:
 class Cluster:
     """All ECS services of the shop; :meth:`step` lets deployments proceed."""
 
-    def __init__(self, random: Random, now: float) -> None:
+    def __init__(self, random: Random, now: float, defects: Defects | None = None) -> None:
         self._random = random
+        self._defects: Defects = defects or {}
         self.happenings: deque[Happening] = deque(maxlen=500)
         self.services = {name: self._found(spec, now) for name, spec in SERVICES.items() if spec.tasks}
 
@@ -243,9 +253,26 @@ class Cluster:
     def step(self, at: float) -> None:
         """Let every service start, stop and settle tasks as ECS would by now."""
         for service in self.services.values():
+            self._bury(service, at)
             self._roll(service, at)
             while service.stopped and at - (service.stopped[-1].stopped_at or at) > STOPPED_KEPT_S:
                 service.stopped.pop()
+
+    def defect(self, task: Task) -> Defect:
+        """Of the release that it runs."""
+        return defect(self._defects, task.definition.family, task.definition.version) if self._defects else SOUND
+
+    def _bury(self, service: EcsService, at: float) -> None:
+        """Stop the tasks whose process has ended."""
+        for task in service.running(at):
+            lives = self.defect(task).dies_after_s
+            if lives is not None and at >= task.running_at + lives:
+                task.exit_code = 1
+                self._deployment_of(service, task).failed_tasks += 1
+                self._stop(service, task, at, "Essential container in task exited")
+
+    def _deployment_of(self, service: EcsService, task: Task) -> Deployment:
+        return next((d for d in service.deployments if d.id == task.deployment), service.primary)
 
     def _roll(self, service: EcsService, at: float) -> None:
         """New tasks first where the ceiling leaves room, else old ones go first; one for one in both cases."""

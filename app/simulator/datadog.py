@@ -513,11 +513,20 @@ def _span_json(span: SpanRecord) -> Json:
 
 
 def _change_event(happening: Happening) -> tuple[float, Json]:
-    tags = [*_tags(happening.service, happening.version), f"author:{happening.author}", "source:amazon_ecs"]
+    source = _SOURCES.get(happening.source, "shop")
+    tags = [*_tags(happening.service, happening.version), f"author:{happening.author}", f"source:{source}"]
     attributes: Json = {"title": happening.title, "status": "info", "priority": "normal"}
     tags.append(f"event_type:{happening.kind}")
     text = f"{happening.title} by {happening.author}"
-    return _event(happening.at, "amazon_ecs", happening.service, text, tags, attributes)
+    return _event(happening.at, source, happening.service, text, tags, attributes)
+
+
+_SOURCES = {
+    "ecs.amazonaws.com": "amazon_ecs",
+    "elasticloadbalancing.amazonaws.com": "amazon_elb",
+    "appconfig.amazonaws.com": "amazon_appconfig",
+    "application-autoscaling.amazonaws.com": "application_autoscaling",
+}
 
 
 def _alert_event(told: Notification) -> tuple[float, Json]:

@@ -61,7 +61,7 @@ class History:
     def _ordinary(self, days: int) -> tuple[Shop, _Hands]:
         today = self._shop.scenario
         that_day = replace(
-            today, occurred_at=today.occurred_at - timedelta(days=days), events=(), surge=_no_surge, faults={}
+            today, occurred_at=today.occurred_at - timedelta(days=days), events=(), surge=_no_surge, defects={}
         )
         hands = _Hands(that_day.occurred_at)
         return Shop(that_day, hands, seed=self._shop.seed + days), hands

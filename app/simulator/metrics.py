@@ -41,7 +41,7 @@ CATALOGUE: dict[str, MetricSpec] = {
         MetricSpec("revenue_lost_usd_per_minute", "dollar/minute"),
     )
 }
-OTHER_CONNECTIONS = 71.0  # to orders-db, by other clients; of 100, three are reserved
+HUNG_CPU = 99.0  # percent: one thread spins and none answers
 ORDINARY_LOSS_USD = 4.0  # per minute: declined cards and abandoned carts
 
 
@@ -49,7 +49,7 @@ def metrics(tick: "Tick", random: Random) -> Metrics:
     """Everything the services report for one tick."""
     reported = {name: _service(name, load, tick, random) for name, load in tick.loads.items() if SERVICES[name].p95_ms}
     reported["payment-service"].update(_payment(tick.flow, tick.hosts["payment-service"], random))
-    connections = OTHER_CONNECTIONS + tick.flow.slots_used
+    connections = tick.other_connections + tick.flow.slots_used
     reported["orders-db"]["active_connections"] = {"": round(random.gauss(connections, 0.6))}
     return reported
 
@@ -58,11 +58,16 @@ def _service(name: str, load: "Load", tick: "Tick", random: Random) -> dict[str,
     hosts = [host.name for host in tick.hosts.get(name, [])] or [""]
     reported = {
         "requests_per_second": {"": _jitter(random, load.requests_per_s, 0.04)},
-        "latency_p95_ms": {"": _jitter(random, load.p95_ms, 0.05)},
-        "cpu_utilization_percent": {host: _percent(random, load.cpu_percent, 0.05) for host in hosts},
+        "latency_p95_ms": {"": _jitter(random, load.p95_ms_told, 0.05)},
+        "cpu_utilization_percent": {
+            host: _percent(random, HUNG_CPU if host in load.hung_hosts else load.cpu_percent, 0.05) for host in hosts
+        },
     }
     if load.memory_percent:
-        reported["memory_utilization_percent"] = {host: _percent(random, load.memory_percent, 0.008) for host in hosts}
+        by_host = dict(load.memory_by_host)
+        reported["memory_utilization_percent"] = {
+            host: _percent(random, by_host.get(host, load.memory_percent), 0.008) for host in hosts
+        }
     if SERVICES[name].error_ratio:
         reported["error_rate_percent"] = {"": _percent(random, 100.0 * load.error_ratio, 0.06)}
     return reported

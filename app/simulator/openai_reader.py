@@ -136,7 +136,7 @@ def _category(suspect: Record, findings: Sequence[Record]) -> str:
 
 
 def _options(fences: Mapping[str, list[Record]], schema: Record) -> list[Record]:
-    """The first operation of the menu that changes something and acts on the component at fault."""
+    """The first operation of the menu that changes something and acts on the component at fault alone."""
     component = next((str(cause.get("component")) for cause in fences.get("root cause", [])), "")
     looks = {entry["operation"] for entry in fences["menu"] if entry.get("only looks")}
     steps = schema["properties"]["options"]["items"]["properties"]["steps"]["items"]["anyOf"]
@@ -160,8 +160,7 @@ def _options(fences: Mapping[str, list[Record]], schema: Record) -> list[Record]
 
 
 def _services(declared: Record) -> Sequence[str]:
-    schema = declared.get("service") or declared.get("services", {}).get("items", {})
-    services: Sequence[str] = schema.get("enum", ())
+    services: Sequence[str] = declared.get("service", {}).get("enum", ())
     return services
 
 
@@ -171,8 +170,8 @@ def _params(declared: Record, component: str) -> Record:
 
 def _value(name: str, schema: Record, component: str) -> object:
     """A value that the schema and the bounds in its description allow."""
-    if name in ("service", "services"):
-        return component if name == "service" else [component]
+    if name == "service":
+        return component
     if schema.get("enum"):
         return schema["enum"][0]
     bounds = dict(re.findall(r"(default|minimum) (\[.*?\]|[^\s;]+)", str(schema.get("description", ""))))

@@ -26,6 +26,8 @@ MISSED_WHEN_COLD = 0.85
 COLD_START = 0.03  # share of lookups that a new task's empty local cache misses
 REDIS_TIMEOUT_RATIO = 0.285  # of attempts, when redis evicts at its hardest
 REDIS_KEYS_S = 16.0  # life of a key
+UNCACHED_ERRORS = 1.6  # redis time-outs per payment, when it does not answer
+MISSED_WHEN_LOST = 0.62
 RETRY_KEYS = 38.0  # percent of maxmemory per failed payment a second; they keep far more state
 LEAK_RATE = 0.019  # share of the leakable connections lost per abandoned payment
 LEAKABLE = 0.6  # share of a pool
@@ -57,6 +59,20 @@ class Pool:
         return 1.0 - self.open / POOL_SIZE
 
 
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What the payments' dependencies are like."""
+
+    database_delay: float = 1.0  # how many times as long as ordinarily a query takes
+    database_up: bool = True
+    database_slots: float = DATABASE_SLOTS
+    cache_answers: bool = True
+    provider_up: float = 1.0  # share of calls that Stripe can answer at all
+
+
+ORDINARY = Conditions()
+
+
 @dataclass(slots=True)
 class Flow:
     """What happened in one step. Rates are per second."""
@@ -76,6 +92,7 @@ class Flow:
     pending: float = 0.0
     held_s: float = HELD_S
     slots_used: float = 0.0
+    met: Conditions = ORDINARY
 
     @property
     def failed_ratio(self) -> float:
@@ -99,20 +116,22 @@ class Payments:
         """A task that has been running for days: its cache is warm."""
         self.pools[task] = Pool(cold=0.0)
 
-    def step(self, dt: float, arrivals: float, tasks: Iterable[str]) -> Flow:
+    def step(self, dt: float, arrivals: float, tasks: Iterable[str], met: Conditions = ORDINARY) -> Flow:
         """Advance by ``dt`` seconds with ``arrivals`` new payments per second and these tasks running."""
-        self._sync_pools(tasks)
+        self._sync_pools(tasks, met)
         cold = self._warm_up(dt, arrivals)
         retries = self.retrying / RETRY_DELAY_S
         attempts = arrivals + retries
         evicting = self._fill_redis(dt, arrivals, retries)
-        stripe_ok = self._call_stripe(attempts)
+        stripe_ok = self._call_stripe(attempts, met.provider_up)
         rate_limited = attempts * (1.0 - stripe_ok) ** 2  # one immediate retry each
-        refused = (attempts - rate_limited) * self._refused_share()
-        redis_errors = attempts * (0.0015 + REDIS_TIMEOUT_RATIO * evicting)
+        refused = (attempts - rate_limited) * (self._refused_share() if met.database_up else 1.0)
+        redis_errors = attempts * (0.0015 + REDIS_TIMEOUT_RATIO * evicting if met.cache_answers else UNCACHED_ERRORS)
         demand = attempts - rate_limited - refused
         miss = min(0.03 + MISSED_WHEN_COLD * cold + MISSED_WHEN_EVICTING * evicting, 0.85)
-        held = HELD_S / (1.0 - miss) ** 2 + BACK_OFF_HELD_S * (1.0 - stripe_ok)
+        if not met.cache_answers:
+            miss = max(miss, MISSED_WHEN_LOST)
+        held = HELD_S / (1.0 - miss) ** 2 * met.database_delay + BACK_OFF_HELD_S * (1.0 - stripe_ok)
         held *= 1.0 + CONNECT_STORM * self._missing_share()
         served, timeouts = self._serve(dt, demand, held)
         succeeded = max(served - 0.12 * redis_errors, 0.0)
@@ -137,16 +156,17 @@ class Payments:
             pending=self.waiting + self.retrying + self.unresolved + min(served * held, self._usable()),
             held_s=held,
             slots_used=sum(pool.open for pool in self.pools.values()),
+            met=met,
         )
         return self.flow
 
-    def _sync_pools(self, tasks: Iterable[str]) -> None:
+    def _sync_pools(self, tasks: Iterable[str], met: Conditions) -> None:
         """Pools live and die with their tasks; missing connections are asked for again at every step."""
         running = list(tasks)
         self.pools = {task: self.pools.get(task) or Pool() for task in running}
         wanted = POOL_SIZE * len(running)
-        granted = min(1.0, DATABASE_SLOTS / wanted) if wanted else 1.0
-        free = DATABASE_SLOTS - sum(pool.open for pool in self.pools.values())
+        granted = min(1.0, met.database_slots / wanted) if wanted else 1.0
+        free = met.database_slots - sum(pool.open for pool in self.pools.values())
         for pool in self.pools.values():
             # A full database spreads the shortage: connections are recycled, and whoever asks first gets the slot.
             share = POOL_SIZE * granted
@@ -170,10 +190,10 @@ class Payments:
         self.working_set += (target - self.working_set) * dt / REDIS_KEYS_S
         return min(max((self.working_set - REDIS_EVICTS_AT) / EVICTION_RANGE, 0.0), 1.0)
 
-    def _call_stripe(self, attempts: float) -> float:
+    def _call_stripe(self, attempts: float, up: float) -> float:
         """Share of Stripe calls that succeed; rejected calls are repeated once at once."""
         calls = attempts * (2.0 - self.flow.stripe_success_ratio)
-        ratio = min(1.0, STRIPE_LIMIT / calls) if calls > 0 else 1.0
+        ratio = (min(1.0, STRIPE_LIMIT / calls) if calls > 0 else 1.0) * up
         return 0.5 * (ratio + self.flow.stripe_success_ratio)
 
     def _refused_share(self) -> float:

@@ -4,12 +4,14 @@ Counts in the metrics are true; logs and spans are a sample.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Literal
 
+from app.simulator.loads import HANGS_MS, Trouble
 from app.simulator.payment import HELD_S, Flow
+from app.simulator.releases import Defects, defect
 from app.simulator.topology import SERVICES
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ COUPONS = 0.35  # share of orders that use one
 ABANDONED_AFTER_MS = 8000.0  # checkout stops waiting for a payment
 
 Status = Literal["info", "warn", "error"]
-Outcome = Literal["paid", "no_connection", "refused", "rate_limited", "redis"]
+Outcome = Literal["paid", "no_connection", "refused", "database_down", "rate_limited", "provider_down", "redis"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +75,17 @@ class Sample:
     spans: tuple[SpanRecord, ...]
 
 
-def sample(tick: "Tick", length_s: float, faults: Mapping[str, float], random: Random) -> Sample:
+def sample(tick: "Tick", length_s: float, defects: Defects, random: Random) -> Sample:
     """The tick's logs and spans, by time; the same for the same ``random``."""
     kept = _Sampler(tick, length_s, random)
     outcomes = _outcomes(tick.flow)
     for _ in range(PURCHASES):
-        _purchase(kept, outcomes, faults)
+        _purchase(kept, outcomes, defects)
     for _ in range(VISITS):
         _visit(kept)
     _report(kept)
     _ordinary_noise(kept)
+    _complaints(kept)
     return kept.result()
 
 
@@ -194,11 +197,14 @@ class _Sampler:
 
 def _outcomes(flow: Flow) -> dict[Outcome, float]:
     """Weights of what becomes of a payment attempt."""
+    down = flow.met.provider_up < 1.0
     return {
         "paid": max(flow.succeeded, 0.001),
         "no_connection": FAVOUR * flow.timeouts,
-        "refused": FAVOUR * flow.refused,
-        "rate_limited": FAVOUR * flow.rate_limited,
+        "refused": FAVOUR * flow.refused if flow.met.database_up else 0.0,
+        "database_down": 0.0 if flow.met.database_up else FAVOUR * flow.refused,
+        "rate_limited": 0.0 if down else FAVOUR * flow.rate_limited,
+        "provider_down": FAVOUR * flow.rate_limited if down else 0.0,
         "redis": FAVOUR * flow.redis_errors,
     }
 
@@ -210,18 +216,24 @@ def _around(random: Random, ms: float, spread: float = 0.25) -> float:
 # --- a purchase: web-gateway -> checkout -> payment-service -> redis, stripe-integration, orders-db -----------------
 
 
-def _purchase(kept: _Sampler, outcomes: Mapping[Outcome, float], faults: Mapping[str, float]) -> None:
+def _purchase(kept: _Sampler, outcomes: Mapping[Outcome, float], defects: Defects) -> None:
     start, trace = kept.moment(), kept.trace()
     order = kept.random.randrange(10**6, 10**7)
     root = kept.span(trace, None, "web-gateway", "http.server.request", "POST /checkout/orders", start, 0.0)
+    if (trouble := _strikes(kept, "web-gateway")) is not None:
+        _fails_inside(kept, root, trouble, start)
+        return
     calling, serving = kept.call(root, "checkout", "POST /checkout/orders", start + 0.004, 0.0)
     begun = start + 0.006
     kept.log(serving, begun, "info", f"Order {order} received", "com.shop.checkout.OrderController", 41)
     if kept.random.random() < COUPONS:
         kept.log(serving, begun + 0.003, "info", f"Applying coupon to order {order}", COUPON_SERVICE, 88)
-        if _breaks(kept, serving, faults):
+        if _breaks(kept, serving, defects):
             _coupon_fails(kept, root, calling, serving, begun)
             return
+    if (trouble := _strikes(kept, "cart")) is not None:
+        _no_basket(kept, root, calling, serving, begun, trouble)
+        return
     ms = _basket(kept, serving, begun)
     ms += _pay(kept, serving, begun + ms / 1000.0, order, outcomes)
     _close(kept, root, calling, serving, ms + _around(kept.random, 18.0))
@@ -240,9 +252,9 @@ COUPON_STACK = (
 )
 
 
-def _breaks(kept: _Sampler, serving: SpanRecord, faults: Mapping[str, float]) -> bool:
+def _breaks(kept: _Sampler, serving: SpanRecord, defects: Defects) -> bool:
     """The defect sits in one code path; all orders that take it with this image break."""
-    share = faults.get(f"{serving.service}:{serving.version}", 0.0) / COUPONS
+    share = defect(defects, serving.service, serving.version).error_ratio / COUPONS
     return kept.random.random() < share
 
 
@@ -303,7 +315,7 @@ def _pay(kept: _Sampler, checkout: SpanRecord, start: float, order: int, outcome
     ms = _redis(kept, paying, begun, outcome) + 3.0
     if outcome != "redis":
         ms += _stripe(kept, paying, begun + ms / 1000.0, outcome)
-    if outcome not in ("redis", "rate_limited"):
+    if outcome not in ("redis", "rate_limited", "provider_down"):
         ms += _database(kept, paying, begun + ms / 1000.0, outcome)
     paying.duration_ms = ms + 2.0
     calling.duration_ms = min(ms + 4.0, ABANDONED_AFTER_MS)
@@ -330,8 +342,8 @@ def _redis(kept: _Sampler, paying: SpanRecord, at: float, outcome: Outcome) -> f
 
 
 def _stripe(kept: _Sampler, paying: SpanRecord, at: float, outcome: Outcome) -> float:
-    limited = outcome == "rate_limited"
-    ms = _around(kept.random, 120.0 if limited else 420.0)
+    limited, down = outcome == "rate_limited", outcome == "provider_down"
+    ms = _around(kept.random, 120.0 if limited else 4800.0 if down else 420.0)
     resource = "POST /v1/payment_intents"
     span = kept.span(
         paying.trace_id, paying, paying.service, "http.client.request", resource, at, ms, "stripe-integration"
@@ -339,13 +351,16 @@ def _stripe(kept: _Sampler, paying: SpanRecord, at: float, outcome: Outcome) -> 
     if limited:
         span.error_type, span.error_message = "rate_limit_exceeded", "429 Too Many Requests"
         _tell(kept, paying, span, "Stripe API rate limit exceeded", f"{PAY}.StripeClient", 204)
+    if down:
+        span.error_type, span.error_message = "http_503", "503 Service Unavailable from stripe-integration"
+        _tell(kept, paying, span, "Stripe answered 503 Service Unavailable", f"{PAY}.StripeClient", 212)
     return ms
 
 
 def _database(kept: _Sampler, paying: SpanRecord, at: float, outcome: Outcome) -> float:
     held = 1000.0 * kept.tick.flow.held_s * 0.75
     ms = {"no_connection": 30000.0 + 9.0 * kept.random.random(), "refused": _around(kept.random, 12.0)}.get(
-        outcome, _around(kept.random, held, 0.18)
+        "refused" if outcome == "database_down" else outcome, _around(kept.random, held, 0.18)
     )
     span = kept.span(
         paying.trace_id, paying, paying.service, "postgresql.query", "INSERT payments", at, ms, "orders-db"
@@ -356,6 +371,10 @@ def _database(kept: _Sampler, paying: SpanRecord, at: float, outcome: Outcome) -
         _tell(kept, paying, span, message, f"{PAY}.PaymentRepository", 91)
     elif outcome == "refused":
         message = "org.postgresql.util.PSQLException: FATAL: sorry, too many clients already"
+        span.error_type, span.error_message = "db_connection_refused", message
+        _tell(kept, paying, span, message, f"{PAY}.PaymentRepository", 64)
+    elif outcome == "database_down":
+        message = "org.postgresql.util.PSQLException: FATAL: the database system is starting up"
         span.error_type, span.error_message = "db_connection_refused", message
         _tell(kept, paying, span, message, f"{PAY}.PaymentRepository", 64)
     elif kept.tick.flow.held_s > 1.5 * HELD_S:
@@ -393,6 +412,12 @@ def _visit(kept: _Sampler) -> None:
     start, spec = kept.moment(), SERVICES[callee]
     ms = _around(kept.random, 0.5 * kept.tick.loads[callee].p95_ms or 0.5 * spec.p95_ms)
     root = kept.span(kept.trace(), None, "web-gateway", "http.server.request", resource, start, ms + 6.0)
+    if (trouble := _strikes(kept, "web-gateway")) is not None:
+        _fails_inside(kept, root, trouble, start)
+        return
+    if (trouble := _strikes(kept, callee)) is not None:
+        _visit_fails(kept, root, callee, resource, trouble)
+        return
     _, serving = kept.call(root, callee, resource, start + 0.003, ms)
     kept.log(root, start + root.duration_ms / 1000.0, "info", f"{resource} 200", "gateway.access", 20)
     kept.log(serving, start + 0.004, "info", f"Served {resource.split()[1]}", f"com.shop.{callee}.Api", 58)
@@ -400,6 +425,8 @@ def _visit(kept: _Sampler) -> None:
 
 def _report(kept: _Sampler) -> None:
     """The nightly job is slow every night, and says so."""
+    if "reporting" not in kept.tick.hosts or not kept.tick.hosts["reporting"]:
+        return
     if kept.random.random() < 0.3:
         start, ms = kept.moment(), _around(kept.random, 1900.0)
         job = kept.span(kept.trace(), None, "reporting", "job.run", "aggregate-orders", start, ms + 40.0)
@@ -409,6 +436,156 @@ def _report(kept: _Sampler) -> None:
         behind = kept.random.randrange(120, 900)
         text = f"Nightly aggregation is {behind} s behind schedule, connection to orders-db was slow"
         kept.loose_log("reporting", "warn", text, "com.shop.reporting.NightlyJob", 211)
+
+
+# --- what breaks in a service itself --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Words:
+    """How a service and its callers tell of a trouble. ``answered``: the status its caller gets."""
+
+    error_type: str
+    message: str
+    logger: str
+    line: int
+    answered: int
+    ms: float
+    complaint: str = ""  # said beside requests
+    silent: bool = False  # the service itself says nothing of the request
+
+
+_TOLD: Mapping[str, _Words] = {
+    "exits": _Words(
+        "http_502",
+        "Application run failed: missing required configuration property cart.shards, shutting down",
+        "Main",
+        12,
+        502,
+        8.0,
+        "Shutting down: missing required configuration property cart.shards",
+    ),
+    "hung": _Words("timeout", "Read timed out", "", 0, 504, HANGS_MS, silent=True),
+    "crowded": _Words(
+        "overloaded",
+        "Request rejected: all worker threads are busy, queue is full",
+        "http.server.WorkerPool",
+        177,
+        503,
+        35.0,
+        "Worker pool saturated: 200 of 200 threads busy, queue full",
+    ),
+    "memory": _Words(
+        "java.lang.OutOfMemoryError",
+        "java.lang.OutOfMemoryError: Java heap space",
+        "api.RequestHandler",
+        96,
+        500,
+        2400.0,
+        "GC overhead: full garbage collection took 4312 ms and freed 1 % of the heap",
+    ),
+    "flag": _Words(
+        "java.lang.IllegalStateException",
+        "java.lang.IllegalStateException: semantic_search is enabled but index 'products-semantic' is not loaded",
+        "search.SemanticRanker",
+        58,
+        500,
+        24.0,
+    ),
+    "disk": _Words(
+        "java.io.IOException",
+        "java.io.IOException: write to journal timed out, I/O wait is high",
+        "store.Journal",
+        143,
+        500,
+        3100.0,
+        "I/O wait 71 %, device nvme1n1 does not keep up",
+    ),
+    "turned_away": _Words("http_503", "", "", 0, 503, 4.0, silent=True),
+    "defect": _Words("", "", "", 0, 500, 30.0),
+}
+
+
+def _troubles(kept: _Sampler, service: str) -> Iterator[Trouble]:
+    """Those of its requests that fail, and for its callers those that its rule sends elsewhere."""
+    load = kept.tick.loads[service]
+    yield from (trouble for trouble in load.troubles if _TOLD[trouble.kind].error_type)
+    away = load.turned_away_ratio - kept.tick.loads["web-gateway"].turned_away_ratio
+    if service in ("cart", "catalogue") and away > 0:
+        yield Trouble("turned_away", away)
+    if load.running == 0:
+        yield Trouble("turned_away", 1.0)
+
+
+def _strikes(kept: _Sampler, service: str) -> Trouble | None:
+    """What breaks a request to the service; nothing is drawn where nothing breaks."""
+    for trouble in _troubles(kept, service):
+        if kept.random.random() < min(FAVOUR * trouble.share, 1.0):
+            return trouble
+    return None
+
+
+def _fails_inside(kept: _Sampler, span: SpanRecord, trouble: Trouble, at: float) -> float:
+    """The service's own side of it; the time it took, in ms."""
+    words = _TOLD[trouble.kind]
+    ms = _around(kept.random, words.ms, 0.05)
+    span.duration_ms = ms
+    span.error_type, span.error_message = words.error_type, words.message
+    hung = [host for host in kept.tick.hosts.get(span.service, []) if host.name in _hung(kept, span.service)]
+    if trouble.kind == "hung" and hung:
+        span.host = hung[0].name
+    if not words.silent:
+        kept.log(span, at + ms / 1000.0, "error", words.message, f"com.shop.{span.service}.{words.logger}", words.line)
+    return ms
+
+
+def _hung(kept: _Sampler, service: str) -> tuple[str, ...]:
+    return kept.tick.loads[service].hung_hosts
+
+
+def _no_basket(
+    kept: _Sampler, root: SpanRecord, calling: SpanRecord, serving: SpanRecord, begun: float, trouble: Trouble
+) -> None:
+    """An order fails if its cart cannot be read."""
+    client, cart = kept.call(serving, "cart", "GET /cart/{id}", begun + 0.004, 0.0)
+    ms = _fails_inside(kept, cart, trouble, begun)
+    words = _TOLD[trouble.kind]
+    if trouble.kind == "turned_away":
+        kept.spans.remove(cart)  # it never came there
+    client.duration_ms = ms + 2.0
+    client.error_type, client.error_message = f"http_{words.answered}", f"cart answered {words.answered}"
+    _close(kept, root, calling, serving, ms + 9.0)
+    serving.error_type, serving.error_message = "cart_unavailable", f"cart answered {words.answered}"
+    at = begun + ms / 1000.0
+    kept.log(serving, at, "error", f"Cannot read cart: cart answered {words.answered}", "com.shop.checkout.Carts", 61)
+    _propagate(kept, root, calling, "http_502", "502 Bad Gateway from checkout")
+
+
+def _visit_fails(kept: _Sampler, root: SpanRecord, callee: str, resource: str, trouble: Trouble) -> None:
+    client, serving = kept.call(root, callee, resource, root.start + 0.003, 0.0)
+    ms = _fails_inside(kept, serving, trouble, root.start)
+    answered = _TOLD[trouble.kind].answered
+    if trouble.kind == "turned_away":
+        kept.spans.remove(serving)  # it never came there
+    client.duration_ms, root.duration_ms = ms + 2.0, ms + 6.0
+    for span in (client, root):
+        span.error_type, span.error_message = f"http_{answered}", f"{answered} from {callee}"
+    at = root.start + root.duration_ms / 1000.0
+    page = " (please-try-again)" if trouble.kind == "turned_away" else ""
+    kept.log(root, at, "error", f"Upstream {callee} answered {answered}{page}", "gateway.proxy.UpstreamHandler", 132)
+
+
+def _complaints(kept: _Sampler) -> None:
+    """What troubled services say beside their requests."""
+    for service, load in kept.tick.loads.items():
+        for trouble in load.troubles:
+            complaint = _TOLD[trouble.kind].complaint
+            if complaint and trouble.share > 0.02 and kept.random.random() < 0.6:
+                kept.loose_log(service, "warn", complaint, f"com.shop.{service}.Runtime", 31)
+    delay = kept.tick.loads["orders-db"].p95_ms / SERVICES["orders-db"].p95_ms
+    if delay > 3.0 and kept.random.random() < 0.5:
+        took = f"Slow query on orders-db: orders of one day took {400.0 * delay:.0f} ms"
+        kept.loose_log("reporting", "warn", took, "com.shop.reporting.Queries", 87)
 
 
 _NOISE: tuple[tuple[float, str, Status, str, str, int], ...] = (

@@ -12,14 +12,17 @@ from random import Random
 from threading import RLock
 from typing import Protocol
 
+from app.simulator.autoscaling import AutoScaling
 from app.simulator.balancer import Balancer
 from app.simulator.cluster import Cluster, EcsService
+from app.simulator.flags import Flags
 from app.simulator.loads import Load, loads
 from app.simulator.metrics import Metrics, metrics
 from app.simulator.payment import Flow, Payments
 from app.simulator.requests import Sample, sample
 from app.simulator.scenarios import Scenario
 from app.simulator.topology import SERVICES
+from app.simulator.world import World
 
 TICK_S = 10.0
 SUBSTEP_S = 2.0
@@ -56,6 +59,7 @@ class Tick:
     loads: dict[str, Load]
     flow: Flow
     hosts: dict[str, list[Host]]
+    other_connections: float  # to orders-db, of all clients but payment-service
     metrics: Metrics = field(default_factory=dict)
     sample: Sample | None = None
 
@@ -77,8 +81,16 @@ class Shop:
                 f"{scenario.occurred_at:%Y-%m-%d %H:%M}: give a clock with an origin near that"
             )
         self.balancer = Balancer()
-        self.cluster = Cluster(self._random(0), self._begin)
+        self.cluster = Cluster(self._random(0), self._begin, scenario.defects)
         self.payments = Payments(warm_level=1.0)
+        self.world = World(
+            self.balancer,
+            self.cluster,
+            self.payments,
+            AutoScaling(self.cluster, self._begin),
+            Flags.found(self._begin),
+            scenario.defects,
+        )
         self._events = sorted(scenario.events, key=lambda event: event.at)
         self._ticks: dict[int, Tick] = {}  # ascending
         self._next = 0
@@ -104,7 +116,7 @@ class Shop:
     def sampled(self, tick: Tick) -> Sample:
         """Logs and spans of a tick: made when first asked for, the same every time."""
         if tick.sample is None:
-            tick.sample = sample(tick, TICK_S, self.scenario.faults, self._random(2 * tick.index + 1))
+            tick.sample = sample(tick, TICK_S, self.scenario.defects, self._random(2 * tick.index + 1))
         return tick.sample
 
     # --- time -------------------------------------------------------------------------------------------------
@@ -135,24 +147,29 @@ class Shop:
 
     def _advance(self, index: int, at: float) -> Tick:
         while self._events and self._events[0].at.timestamp() <= at:
-            self._events.pop(0).apply(self.cluster, at)
+            self._events.pop(0).apply(self.world, at)
         self.cluster.step(at)
-        surge = self.scenario.surge(at - self.onset)
-        flow = self._pay(at, surge)
+        flow = self._pay(at)
         self._report_health()
-        load = loads(self.cluster, self.balancer, flow, self.payments, surge, self.scenario.faults, at)
+        load = loads(self.world, flow, lambda service: self._surge(service, at), at)
+        self.world.autoscaling.step(at, {name: one.cpu_percent for name, one in load.items()})
         hosts = {name: _hosts(service, at) for name, service in self.cluster.services.items()}
-        tick = Tick(index, at, load, flow, hosts)
+        tick = Tick(index, at, load, flow, hosts, self.world.connections(at))
         tick.metrics = metrics(tick, self._random(2 * index + 2))
         return tick
 
-    def _pay(self, at: float, surge: float) -> Flow:
+    def _surge(self, service: str, at: float) -> float:
+        surging = self.scenario.surging
+        return self.scenario.surge(at - self.onset) if not surging or service in surging else 0.0
+
+    def _pay(self, at: float) -> Flow:
         spec = SERVICES["payment-service"]
         kept = self.balancer.kept(("web-gateway", "checkout", "payment-service"))
-        arrivals = spec.requests_per_s * (1.0 + (spec.surge - 1.0) * surge) * kept
+        arrivals = spec.requests_per_s * (1.0 + (spec.surge - 1.0) * self._surge(spec.name, at)) * kept
         running = [task.id for task in self.cluster.services[spec.name].running(at)]
+        met = self.world.conditions(at)
         for _ in range(int(TICK_S / SUBSTEP_S)):
-            flow = self.payments.step(SUBSTEP_S, arrivals, running)
+            flow = self.payments.step(SUBSTEP_S, arrivals, running, met)
         return flow
 
     def _report_health(self) -> None:

@@ -42,6 +42,7 @@ class ServiceSpec:
     front: Front | None = None
     minimum_healthy_percent: int = 50
     maximum_percent: int = 150
+    headroom: float = 4.5  # it can serve so many times its ordinary requests
 
     @property
     def rule_arn(self) -> str:
@@ -79,6 +80,7 @@ SERVICES: dict[str, ServiceSpec] = {
             revision=118,
             version="v5.11.2",
             surge=2.1,
+            headroom=3.4,
             front=Front("/*", "9683b2d02a6cabee", "73e2d6bc24d8a067", 50),
         ),
         ServiceSpec(
@@ -138,6 +140,7 @@ SERVICES: dict[str, ServiceSpec] = {
             front=Front("/payments/*", "3c9a5e7d1b0f2468", "6d0ecf831eec9f09", 10),
             minimum_healthy_percent=66,
             maximum_percent=100,
+            headroom=9.0,  # what limits it are its connections
         ),
         ServiceSpec(
             "notification",

@@ -8,6 +8,7 @@ import botocore.session
 import pytest
 from botocore.config import Config
 from botocore.stub import Stubber
+from mypy_boto3_application_autoscaling import ApplicationAutoScalingClient
 from mypy_boto3_ecs import ECSClient
 from mypy_boto3_elbv2 import ElasticLoadBalancingv2Client
 
@@ -76,6 +77,23 @@ def elb_client() -> Iterator[ElasticLoadBalancingv2Client]:
     client = cast("ElasticLoadBalancingv2Client", connect("elbv2", traffic.Settings(endpoint_url=NOWHERE)))
     yield client
     client.close()
+
+
+@pytest.fixture(scope="session")
+def scaling_client() -> Iterator[ApplicationAutoScalingClient]:
+    """A client of Application Auto Scaling that reaches nobody."""
+    made = connect("application-autoscaling", ecs.Settings(endpoint_url=NOWHERE))
+    client = cast("ApplicationAutoScalingClient", made)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def aws_scaling(scaling_client: ApplicationAutoScalingClient) -> Iterator[Stubber]:
+    """Application Auto Scaling with the answers a test lines up."""
+    with Stubber(scaling_client) as stubber:
+        yield stubber
+        stubber.assert_no_pending_responses()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The operations from end to end against the simulated shop, in a process of its own behind a real port."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -8,24 +9,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import httpx
 import pytest
-import yaml
-from mypy_boto3_ecs import ECSClient
-from mypy_boto3_elbv2 import ElasticLoadBalancingv2Client
 from pydantic import JsonValue
 
 import app.simulator
+from app.catalogue import load
 from app.clock import VirtualClock
 from app.simulator.scenarios import SCENARIOS
 from executors import ecs, traffic
-from executors._aws import connect
+from executors._aws import Connection
+from executors._aws_service import ServiceParams
+from executors._ecs_state import ServiceState
+from executors._listener_rule import Elb
+from executors._scalable_target import connect_autoscaler
 from executors.base import AnyOperation, ExecutorError, Outcome, OutcomeUnknown, Refused, Resource, State
 from executors.ecs import EcsExecutor
 from executors.traffic import TrafficExecutor
-from graph.catalogue import Catalogue
 from tests.executors.conftest import impatient
 
 CATALOGUE = Path(app.simulator.__file__).with_name("autopilot.yaml")
@@ -63,6 +64,19 @@ class Shop:
         return sum(request["operation"] == operation for request in requests)
 
 
+def ecs_at(url: str, resources: dict[str, Resource], clock: VirtualClock) -> EcsExecutor:
+    """The executor as it is made at start-up, at that address."""
+    settings = ecs.Settings(endpoint_url=url)
+    return EcsExecutor(resources, clock, Connection("ecs", settings, reads=ecs.READS), connect_autoscaler(settings))
+
+
+def traffic_at(url: str, resources: dict[str, Resource], clock: VirtualClock) -> TrafficExecutor:
+    """The executor as it is made at start-up, at that address."""
+    settings = traffic.Settings(endpoint_url=url)
+    balancer: Elb = Connection("elbv2", settings, reads=traffic.READS)
+    return TrafficExecutor(resources, clock, balancer, Connection("ecs", settings, reads=ecs.READS))
+
+
 @contextmanager
 def running(scenario: str) -> Iterator[Shop]:
     """The shop, from the moment at which the demo of that scenario begins."""
@@ -72,20 +86,12 @@ def running(scenario: str) -> Iterator[Shop]:
         try:
             assert process.stdout is not None
             url = json.loads(process.stdout.readline())["url"]
-            resources = Catalogue.model_validate(yaml.safe_load(CATALOGUE.read_text())).resources()
-            ecs_client = cast("ECSClient", connect("ecs", ecs.Settings(endpoint_url=url)))
-            elb_client = cast("ElasticLoadBalancingv2Client", connect("elbv2", traffic.Settings(endpoint_url=url)))
+            resources = load(CATALOGUE).catalogue().resources()
+            executors = ecs_at(url, resources, clock), traffic_at(url, resources, clock)
             with httpx.Client(base_url=url) as http:
-                yield Shop(
-                    url,
-                    clock,
-                    http,
-                    resources,
-                    EcsExecutor(resources, clock, ecs_client),
-                    TrafficExecutor(resources, clock, elb_client),
-                )
-            ecs_client.close()
-            elb_client.close()
+                yield Shop(url, clock, http, resources, *executors)
+            for executor in executors:
+                asyncio.run(executor.aclose())
         finally:
             process.terminate()
             process.wait(10)
@@ -106,7 +112,7 @@ def bad_deploy() -> Iterator[Shop]:
 
 def primary_version(state: State) -> str:
     """The task definition that a service runs."""
-    primary = ecs.ServiceState.model_validate(state).primary
+    primary = ServiceState.model_validate(state).primary
     assert primary is not None
     return primary.task_definition
 
@@ -155,6 +161,16 @@ async def test_scaling_and_its_undo(black_friday: Shop) -> None:
     assert (await scale.inspect(params))["desired"] == before["desired"]
 
 
+async def test_one_task_is_stopped_and_replaced(black_friday: Shop) -> None:
+    stop = black_friday.operation("stop_ecs_task")
+    params = await stop.concrete(stop.params(service="cart"))
+    before, outcome, after = await black_friday.run("stop_ecs_task", **params.model_dump())
+    assert (len(outcome.request_ids), black_friday.changes("StopTask")) == (1, 1)
+    assert after["running"] == before["running"]
+    assert params.task not in str(after["tasks"])
+    assert await stop.probe(params, before) == "done"
+
+
 async def test_reducing_traffic_and_its_undo(black_friday: Shop) -> None:
     reduce = black_friday.operation("reduce_traffic")
     params = reduce.params(service="checkout", keep_percent=30)
@@ -197,10 +213,13 @@ async def test_a_lost_answer_is_unknown_and_the_probe_tells(black_friday: Shop) 
     restart = black_friday.operation("restart_ecs_task")
     params = restart.params(service="reporting")
     before = await restart.inspect(params)
-    hasty = EcsExecutor(black_friday.resources, black_friday.clock, impatient(black_friday.url, 1.0))
+    autoscaler = black_friday.ecs.autoscaler
+    hasty = EcsExecutor(
+        black_friday.resources, black_friday.clock, Connection.of(impatient(black_friday.url, 1.0)), autoscaler
+    )
     with pytest.raises(OutcomeUnknown):
         await hasty.operations[1].execute(params, before)
-    await hasty.aclose()
+    await hasty.ecs.aclose()
     assert await restart.probe(params, before) == "done"
     assert black_friday.changes("UpdateService") == calls + 1
 
@@ -216,6 +235,6 @@ async def test_an_answer_of_500_to_a_read_does_not_end_the_wait(black_friday: Sh
 
 async def test_a_service_unknown_to_ecs(black_friday: Shop) -> None:
     stranger = black_friday.resources["cart"].model_copy(update={"ecs_service": "nobody"})
-    executor = EcsExecutor({"cart": stranger}, black_friday.clock, black_friday.ecs.client)
+    executor = EcsExecutor({"cart": stranger}, black_friday.clock, black_friday.ecs.ecs, black_friday.ecs.autoscaler)
     with pytest.raises(ExecutorError, match="nobody"):
-        await executor.operations[0].inspect(ecs.ServiceParams(service="cart"))
+        await executor.operations[0].inspect(ServiceParams(service="cart"))

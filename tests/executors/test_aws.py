@@ -1,15 +1,20 @@
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import cast
 
 import pytest
+from mypy_boto3_application_autoscaling import ApplicationAutoScalingClient
+from mypy_boto3_ecs import ECSClient
 from pydantic import JsonValue
 
-from executors._aws import Api, AwsSettings, TransientError, connect
-from executors.base import ExecutorError, OutcomeUnknown, Resource, State
+from executors._aws import Api, AwsSettings, Connection, TransientError, beside, connect
+from executors.base import ExecutorError, Grant, OutcomeUnknown, Refused, Resource, State
 from executors.ecs import EcsExecutor, Settings
+from tests.executors.account import Account, account
 from tests.executors.conftest import NOWHERE, InstantClock, impatient, operation
 
 API = Api("ecs")
@@ -78,10 +83,10 @@ async def test_a_change_that_was_never_sent_has_failed() -> None:
 
 
 async def test_restart_all_says_what_was_left_alone_when_an_answer_is_lost(
-    resources: dict[str, Resource], clock: InstantClock
+    resources: dict[str, Resource], clock: InstantClock, scaling_client: ApplicationAutoScalingClient
 ) -> None:
     async with serving(hang_up) as (url, _):
-        executor = EcsExecutor(resources, clock, impatient(url))
+        executor = EcsExecutor(resources, clock, Connection.of(impatient(url)), Connection.of(scaling_client))
         restart_all = operation(executor, "restart_all_services")
         one: dict[str, JsonValue] = {
             "status": "ACTIVE", "controller": "ECS", "scheduling": "REPLICA", "desired": 1, "running": 1,
@@ -90,7 +95,7 @@ async def test_restart_all_says_what_was_left_alone_when_an_answer_is_lost(
         before: State = {name: {"service": name, **one} for name in ("payment-service", "worker")}
         with pytest.raises(OutcomeUnknown, match="left alone: worker"):
             await restart_all.execute(restart_all.params(services=tuple(before)), before)
-        await executor.aclose()
+        await executor.ecs.aclose()
 
 
 # --- connecting ---
@@ -126,3 +131,139 @@ def test_a_role_is_assumed_only_when_it_is_needed() -> None:
 def test_settings_are_read_by_their_prefix() -> None:
     assert isinstance(Settings(), AwsSettings)
     assert Settings.model_config["env_prefix"] == "AUTOPILOT_ECS_"
+
+
+# --- sessions of a role ---
+
+ROLE = "arn:aws:iam::123456789012:role/hands"
+STOP = Grant(actions=("ecs:StopTask",), resources=("arn:aws:ecs:us-east-1:123456789012:task/shop/1",))
+
+
+@pytest.fixture
+def aws() -> Iterator[Account]:
+    with account() as running:
+        yield running
+
+
+def connection(aws: Account, source_identity: str | None = None) -> Connection[ECSClient]:
+    settings = Settings(endpoint_url=aws.url, region="us-east-1", role_arn=ROLE, source_identity=source_identity)
+    made: Connection[ECSClient] = Connection("ecs", settings, reads=("ecs:ListTasks",))
+    return made
+
+
+async def test_a_step_has_one_session_which_it_does_not_share(aws: Account) -> None:
+    ecs = connection(aws)
+    for _ in range(2):
+        async with ecs.acting("stop_ecs_task", (STOP,)) as client:
+            for _ in range(3):
+                await API.write(client.stop_task, cluster="shop", task=STOP.resources[0])
+    await ecs.aclose()
+    assert [request["RoleSessionName"] for request in aws.assumed] == ["autopilot-stop_ecs_task"] * 2
+    assert "SourceIdentity" not in aws.assumed[0]
+
+
+async def test_a_session_that_ends_in_the_middle_of_a_step_is_asked_for_again(aws: Account) -> None:
+    aws.expires = datetime.now(UTC) + timedelta(seconds=60)
+    ecs = connection(aws)
+    async with ecs.acting("stop_ecs_task", (STOP,)) as client:
+        await API.write(client.stop_task, cluster="shop", task=STOP.resources[0])
+    await ecs.aclose()
+    assert len({request["Policy"] for request in aws.assumed}) == 1
+    assert len(aws.assumed) > 1
+
+
+async def test_looking_cannot_change_anything(aws: Account) -> None:
+    ecs = connection(aws)
+    await API.read(ecs.reader.list_tasks, cluster="shop")
+    with pytest.raises(ExecutorError, match="AccessDenied"):
+        await API.write(ecs.reader.stop_task, cluster="shop", task="1")
+    await ecs.aclose()
+
+
+async def test_the_source_identity_is_set_where_it_is_asked_for(aws: Account) -> None:
+    ecs = connection(aws, source_identity="autopilot")
+    async with ecs.acting("stop_ecs_task", (STOP,)):
+        assert aws.assumed[0]["SourceIdentity"] == "autopilot"
+    await ecs.aclose()
+
+
+async def test_a_role_that_does_not_trust_us_is_said_before_anything_is_called(aws: Account) -> None:
+    aws.refuses_roles = True
+    ecs = connection(aws)
+    with pytest.raises(ExecutorError, match=r"AccessDenied.*nothing was called.*sts:AssumeRole.*trust policy") as error:
+        async with ecs.acting("stop_ecs_task", (STOP,)):
+            pass
+    assert not isinstance(error.value, OutcomeUnknown)
+    with pytest.raises(ExecutorError, match="trust policy"):
+        await API.read(ecs.reader.list_tasks, cluster="shop")
+    await ecs.aclose()
+    assert aws.calls == []
+
+
+async def test_more_than_sts_takes_is_refused_before_it_is_asked(aws: Account) -> None:
+    ecs = connection(aws)
+    many = Grant(actions=("ecs:UpdateService",), resources=tuple(f"{STOP.resources[0]}{n:04}" for n in range(40)))
+    with pytest.raises(Refused, match=r"has 2\d{3} characters, and STS takes 2048"):
+        async with ecs.acting("restart_all_services", (many,)):
+            pass
+    await ecs.aclose()
+    assert aws.assumed == []
+
+
+async def test_without_a_role_a_step_is_made_by_the_one_client(aws: Account) -> None:
+    ecs: Connection[ECSClient] = Connection("ecs", Settings(endpoint_url=aws.url), reads=("ecs:ListTasks",))
+    async with ecs.acting("stop_ecs_task", (STOP,)) as client:
+        assert client is ecs.reader
+    await ecs.aclose()
+    assert aws.assumed == []
+
+
+def test_another_service_is_not_looked_for_at_a_private_endpoint() -> None:
+    private = Settings(endpoint_url="https://vpce-1.ecs.us-east-1.vpce.amazonaws.com")
+    assert beside(private).endpoint_url is None
+    here = Settings(endpoint_url=NOWHERE)
+    assert beside(here) is here
+
+
+# --- permissions ---
+
+
+def simulation(**decisions: str) -> dict[str, object]:
+    results = [
+        {"EvalActionName": f"ecs:{action}", "EvalResourceName": STOP.resources[0], "EvalDecision": decision}
+        for action, decision in decisions.items()
+    ]
+    return {"EvaluationResults": results, "IsTruncated": False}
+
+
+@pytest.mark.parametrize(
+    ("decision", "status", "said"),
+    [
+        ("allowed", "ok", "IAM allows ecs:StopTask"),
+        ("implicitDeny", "failed", r"ecs:StopTask on arn:aws:ecs:.*task/shop/1: implicitDeny.*policy of .*role/hands"),
+    ],
+)
+async def test_permissions_are_told_by_iam_for_the_exact_arns(
+    aws: Account, decision: str, status: str, said: str
+) -> None:
+    aws.answers["iam:SimulatePrincipalPolicy"] = simulation(StopTask=decision)
+    ecs = connection(aws)
+    (check,) = await ecs.permitted((STOP,))
+    await ecs.aclose()
+    assert (check.name, check.status) == ("permission", status)
+    assert re.search(said, check.detail)
+    assert [request["RoleSessionName"] for request in aws.assumed] == ["autopilot-preflight"]
+
+
+async def test_a_permission_that_cannot_be_asked_for_is_skipped_and_says_why(aws: Account) -> None:
+    aws.refuses_roles = True
+    ecs = connection(aws)
+    (check,) = await ecs.permitted((STOP,))
+    await ecs.aclose()
+    assert (check.name, check.status) == ("permission", "skipped")
+    assert "iam:SimulatePrincipalPolicy" in check.detail
+
+
+async def test_nobody_is_asked_about_a_stubbed_client(scaling_client: ApplicationAutoScalingClient) -> None:
+    (check,) = await Connection.of(scaling_client).permitted((STOP,))
+    assert check.status == "skipped"

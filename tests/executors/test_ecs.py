@@ -3,10 +3,12 @@ from datetime import UTC, datetime
 
 import pytest
 from botocore.stub import Stubber
+from mypy_boto3_application_autoscaling import ApplicationAutoScalingClient
 from mypy_boto3_ecs import ECSClient
 from pydantic import JsonValue, ValidationError
 
-from executors.base import AnyOperation, ExecutorError, OutcomeUnknown, Refused, Resource
+from executors._aws import Connection
+from executors.base import AnyOperation, ExecutorError, OutcomeUnknown, PartlyDone, Refused, Resource
 from executors.ecs import EcsExecutor
 from tests.executors.conftest import InstantClock, operation
 
@@ -14,7 +16,24 @@ AT = datetime(2024, 12, 20, 9, 0, tzinfo=UTC)
 FAMILY = "arn:aws:ecs:us-east-1:1:task-definition/payment:"
 DEPLOYMENTS = "arn:aws:ecs:us-east-1:1:service-deployment/shop/payment/"
 REVISIONS = "arn:aws:ecs:us-east-1:1:service-revision/shop/payment/"
+SERVICES = "arn:aws:ecs:us-east-1:1:service/shop/"
 META = {"RequestId": "req-1", "HTTPStatusCode": 200}
+
+
+TARGET = "service/shop/payment"
+SCALED = {"ServiceNamespace": "ecs", "ScalableDimension": "ecs:service:DesiredCount"}
+
+
+def scalable_target(minimum: int, maximum: int) -> dict[str, object]:
+    return {
+        **SCALED,
+        "ResourceId": TARGET,
+        "MinCapacity": minimum,
+        "MaxCapacity": maximum,
+        "RoleARN": "arn:aws:iam::1:role/scaling",
+        "CreationTime": AT,
+        "ScalableTargetARN": "arn:aws:application-autoscaling:us-east-1:1:scalable-target/0ec5",
+    }
 
 
 def deployment(id_: str = "d1", rollout: str = "COMPLETED", version: int = 7, status: str = "PRIMARY") -> object:
@@ -33,6 +52,7 @@ def service(
 ) -> dict[str, object]:
     return {
         "serviceName": name,
+        "serviceArn": f"{SERVICES}{name}",
         "status": "ACTIVE",
         "deploymentController": {"type": controller},
         "desiredCount": desired,
@@ -61,8 +81,13 @@ def updates(aws: Stubber, changed: dict[str, object], name: str = "payment", **c
 
 
 @pytest.fixture
-def executor(resources: dict[str, Resource], clock: InstantClock, ecs_client: ECSClient) -> EcsExecutor:
-    return EcsExecutor(resources, clock, ecs_client)
+def executor(
+    resources: dict[str, Resource],
+    clock: InstantClock,
+    ecs_client: ECSClient,
+    scaling_client: ApplicationAutoScalingClient,
+) -> EcsExecutor:
+    return EcsExecutor(resources, clock, Connection.of(ecs_client), Connection.of(scaling_client))
 
 
 @pytest.fixture
@@ -269,7 +294,15 @@ async def test_a_half_done_restart_is_unknown(restart_all: AnyOperation, aws_ecs
 # --- scale ---
 
 
-async def test_scaling_there_and_back(scale: AnyOperation, aws_ecs: Stubber) -> None:
+def scaled(aws: Stubber, *bounds: tuple[int, int] | None) -> None:
+    """What Application Auto Scaling answers, each time the bounds are read."""
+    for one in bounds:
+        targets = [] if one is None else [scalable_target(*one)]
+        aws.add_response("describe_scalable_targets", {"ScalableTargets": targets}, {**SCALED, "ResourceIds": [TARGET]})
+
+
+async def test_scaling_there_and_back(scale: AnyOperation, aws_ecs: Stubber, aws_scaling: Stubber) -> None:
+    scaled(aws_scaling, *[None] * 4)
     params = scale.params(service="payment-service", desired_count=6)
     describes(aws_ecs, service())
     updates(aws_ecs, service(desired=6), desiredCount=6)
@@ -289,7 +322,10 @@ def test_scaling_stays_within_the_catalogues_bounds(scale: AnyOperation, count: 
         scale.resource(scale.params(service="payment-service", desired_count=count))
 
 
-async def test_scaling_to_the_present_count_is_refused(scale: AnyOperation, aws_ecs: Stubber) -> None:
+async def test_scaling_to_the_present_count_is_refused(
+    scale: AnyOperation, aws_ecs: Stubber, aws_scaling: Stubber
+) -> None:
+    scaled(aws_scaling, None)
     params = scale.params(service="payment-service", desired_count=3)
     describes(aws_ecs, service())
     before = await scale.inspect(params)
@@ -299,20 +335,359 @@ async def test_scaling_to_the_present_count_is_refused(scale: AnyOperation, aws_
 
 @pytest.mark.parametrize(("desired", "answer"), [(6, "done"), (3, "not_done"), (5, "unknown")])
 async def test_scaling_is_probed_by_the_desired_count(
-    scale: AnyOperation, aws_ecs: Stubber, desired: int, answer: str
+    scale: AnyOperation, aws_ecs: Stubber, aws_scaling: Stubber, desired: int, answer: str
 ) -> None:
+    scaled(aws_scaling, None, None)
     params = scale.params(service="payment-service", desired_count=6)
     describes(aws_ecs, service(), service(desired=desired))
     before = await scale.inspect(params)
     assert await scale.probe(params, before) == answer
 
 
-async def test_undo_leaves_somebody_elses_count_alone(scale: AnyOperation, aws_ecs: Stubber) -> None:
+async def test_undo_leaves_somebody_elses_count_alone(
+    scale: AnyOperation, aws_ecs: Stubber, aws_scaling: Stubber
+) -> None:
+    scaled(aws_scaling, None, None)
     params = scale.params(service="payment-service", desired_count=6)
     describes(aws_ecs, service(), service(desired=8))
     before = await scale.inspect(params)
     with pytest.raises(Refused, match="8 tasks by somebody else"):
         await scale.undo(params, before)
+
+
+def registers(aws: Stubber, minimum: int, maximum: int) -> None:
+    asked = {**SCALED, "ResourceId": TARGET, "MinCapacity": minimum, "MaxCapacity": maximum}
+    aws.add_response("register_scalable_target", {"ResponseMetadata": {**META, "RequestId": "req-0"}}, asked)
+
+
+async def test_the_bounds_of_the_autoscaler_go_with_the_count_and_come_back(
+    scale: AnyOperation, aws_ecs: Stubber, aws_scaling: Stubber
+) -> None:
+    params = scale.params(service="payment-service", desired_count=6)
+    describes(aws_ecs, service())
+    scaled(aws_scaling, (2, 5))
+    before = await scale.inspect(params)
+    assert scale.preview(params, before) == (
+        "payment-service: 3 tasks -> 6 tasks; the bounds of Application Auto Scaling become 6..6"
+    )
+    assert [(c.before, c.after) for c in scale.changes(params, before)] == [("3", "6"), ("2..5", "6..6")]
+    assert scale.pinned(params, before)["auto scaling bounds"] == "2..5"
+
+    registers(aws_scaling, 6, 6)
+    updates(aws_ecs, service(desired=6), desiredCount=6)
+    assert (await scale.execute(params, before)).request_ids == ("req-0", "req-1")
+
+    describes(aws_ecs, service(desired=6, running=6), service(desired=6, running=6))
+    scaled(aws_scaling, (6, 6), (6, 6))
+    assert await scale.probe(params, before) == "done"
+    registers(aws_scaling, 2, 5)
+    updates(aws_ecs, service(), desiredCount=3)
+    assert (await scale.undo(params, before)).request_ids == ("req-0", "req-1")
+
+
+@pytest.mark.parametrize(
+    ("desired", "bounds", "answer"),
+    [(6, (6, 6), "done"), (3, (2, 5), "not_done"), (3, (6, 6), "unknown"), (6, (2, 5), "unknown")],
+)
+async def test_each_half_of_a_scaling_is_probed(
+    scale: AnyOperation, aws_ecs: Stubber, aws_scaling: Stubber, desired: int, bounds: tuple[int, int], answer: str
+) -> None:
+    params = scale.params(service="payment-service", desired_count=6)
+    describes(aws_ecs, service(), service(desired=desired))
+    scaled(aws_scaling, (2, 5), bounds)
+    before = await scale.inspect(params)
+    assert await scale.probe(params, before) == answer
+
+
+async def test_a_service_that_its_policies_scale_on_has_settled(
+    scale: AnyOperation, aws_ecs: Stubber, aws_scaling: Stubber
+) -> None:
+    params = scale.params(service="payment-service", desired_count=6)
+    describes(aws_ecs, service(), service(desired=7, running=6), service(desired=7, running=7))
+    scaled(aws_scaling, (2, 8), (6, 8), (6, 8))
+    before = await scale.inspect(params)
+    assert (await scale.settle(params, before))["running"] == 7
+
+
+async def test_a_count_that_fails_after_the_bounds_is_partly_done(
+    scale: AnyOperation, aws_ecs: Stubber, aws_scaling: Stubber
+) -> None:
+    params = scale.params(service="payment-service", desired_count=6)
+    describes(aws_ecs, service())
+    scaled(aws_scaling, (2, 8))
+    registers(aws_scaling, 6, 8)
+    aws_ecs.add_client_error("update_service", "ThrottlingException", "Rate exceeded", 400)
+    before = await scale.inspect(params)
+    with pytest.raises(PartlyDone, match=r"Rate exceeded.*were set to 6\.\.8 before"):
+        await scale.execute(params, before)
+
+
+async def test_a_scaling_that_policies_moved_on_gives_only_the_bounds_back(
+    scale: AnyOperation, aws_ecs: Stubber, aws_scaling: Stubber
+) -> None:
+    params = scale.params(service="payment-service", desired_count=6)
+    describes(aws_ecs, service(), service(desired=7))
+    scaled(aws_scaling, (2, 8), (6, 8))
+    registers(aws_scaling, 2, 8)
+    before = await scale.inspect(params)
+    assert "its count was set to 7" in (await scale.undo(params, before)).detail
+
+
+@pytest.mark.parametrize(("now", "said"), [((4, 8), "set to 4..8 by somebody else"), (None, "set to none by somebody")])
+async def test_somebody_elses_bounds_are_left_alone(
+    scale: AnyOperation, aws_ecs: Stubber, aws_scaling: Stubber, now: tuple[int, int] | None, said: str
+) -> None:
+    params = scale.params(service="payment-service", desired_count=6)
+    describes(aws_ecs, service(), service(desired=6))
+    scaled(aws_scaling, (2, 8), now)
+    before = await scale.inspect(params)
+    with pytest.raises(Refused, match=said):
+        await scale.undo(params, before)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "count", "status", "said"),
+    [
+        (None, 6, "ok", "not scaled automatically"),
+        ((2, 5), 6, "ok", "within 6..6"),
+        ((2, 5), 1, "warning", "within 1..5; its policies may raise it from 1 again, up to 5"),
+    ],
+)
+async def test_what_the_autoscaler_will_do_is_told_before(
+    scale: AnyOperation,
+    aws_ecs: Stubber,
+    aws_scaling: Stubber,
+    bounds: tuple[int, int] | None,
+    count: int,
+    status: str,
+    said: str,
+) -> None:
+    params = scale.params(service="payment-service", desired_count=count)
+    describes(aws_ecs, service())
+    scaled(aws_scaling, bounds)
+    before = await scale.inspect(params)
+    (check,) = [check for check in await scale.preflight(params, before) if check.name == "scaling"]
+    assert check.status == status
+    assert said in check.detail
+
+
+async def test_bounds_that_cannot_be_read_are_skipped_and_said(
+    scale: AnyOperation, aws_ecs: Stubber, aws_scaling: Stubber
+) -> None:
+    params = scale.params(service="payment-service", desired_count=6)
+    describes(aws_ecs, service())
+    aws_scaling.add_client_error("describe_scalable_targets", "UnknownOperationException", "what?", 400)
+    before = await scale.inspect(params)
+    (check,) = [check for check in await scale.preflight(params, before) if check.name == "scaling"]
+    assert (check.status, scale.preview(params, before)) == ("skipped", "payment-service: 3 tasks -> 6 tasks")
+    updates(aws_ecs, service(desired=6), desiredCount=6)
+    await scale.execute(params, before)
+
+
+async def test_a_daemon_has_no_count(scale: AnyOperation, aws_ecs: Stubber, aws_scaling: Stubber) -> None:
+    params = scale.params(service="payment-service", desired_count=6)
+    describes(aws_ecs, {**service(), "schedulingStrategy": "DAEMON"})
+    scaled(aws_scaling, None)
+    before = await scale.inspect(params)
+    with pytest.raises(Refused, match="no task count of its own"):
+        scale.changes(params, before)
+
+
+# --- what is told before a person decides ---
+
+
+def test_what_the_catalogue_lacks_is_a_line_to_add(executor: EcsExecutor, resources: dict[str, Resource]) -> None:
+    for step in executor.operations:
+        assert step.lacks(resources["payment-service"]) == ""
+        assert step.lacks(resources["legacy"]) == "no ECS service: add services.legacy.ecs to autopilot.yaml"
+
+
+@pytest.mark.parametrize(
+    ("state", "failed"),
+    [
+        (service(), set()),
+        (service(deployment(rollout="IN_PROGRESS")), {"deployment"}),
+        (service(controller="CODE_DEPLOY"), {"gitops"}),
+        ({**service(), "status": "DRAINING"}, {"state"}),
+    ],
+)
+async def test_a_restart_is_checked_before(
+    restart: AnyOperation, aws_ecs: Stubber, state: dict[str, object], failed: set[str]
+) -> None:
+    params = restart.params(service="payment-service")
+    describes(aws_ecs, state)
+    checks = await restart.preflight(params, await restart.inspect(params))
+    assert {check.name for check in checks if check.status == "failed"} == failed
+    assert {"permission"} == {check.name for check in checks if check.status == "skipped"}
+
+
+@pytest.mark.parametrize(
+    ("configuration", "running", "lowest"),
+    [
+        ({"minimumHealthyPercent": 50, "maximumPercent": 100}, 3, 2),
+        ({"minimumHealthyPercent": 100, "maximumPercent": 200}, 3, 3),
+        ({"minimumHealthyPercent": 100, "maximumPercent": 200}, 1, 1),
+        ({"minimumHealthyPercent": 0, "maximumPercent": 100}, 3, 0),
+        ({"minimumHealthyPercent": 0, "strategy": "BLUE_GREEN"}, 3, 3),
+    ],
+)
+async def test_what_is_left_while_it_restarts(
+    restart: AnyOperation, aws_ecs: Stubber, configuration: dict[str, object], running: int, lowest: int
+) -> None:
+    params = restart.params(service="payment-service")
+    describes(aws_ecs, {**service(running=running), "deploymentConfiguration": configuration})
+    capacity = restart.capacity(params, await restart.inspect(params))
+    assert capacity is not None
+    assert (capacity.servers_now, capacity.servers_then) == (running, lowest)
+
+
+async def test_restart_all_tells_of_the_service_that_keeps_least(restart_all: AnyOperation, aws_ecs: Stubber) -> None:
+    params = restart_all.params(services=("payment-service", "worker"))
+    half = {**service(desired=4, running=4), "deploymentConfiguration": {"minimumHealthyPercent": 50}}
+    describes(aws_ecs, *both(service(), half))
+    before = await restart_all.inspect(params)
+    capacity = restart_all.capacity(params, before)
+    assert capacity is not None
+    assert (capacity.service, capacity.servers_then) == ("worker", 2)
+    assert len(restart_all.changes(params, before)) == 2
+    assert set(restart_all.pinned(params, before)) == set(params.services)
+
+
+async def test_an_approval_is_bound_to_what_people_set_and_not_to_what_moves(
+    restart: AnyOperation, aws_ecs: Stubber
+) -> None:
+    params = restart.params(service="payment-service")
+    describes(aws_ecs, service(), service(running=1), service(deployment(version=8)), service(desired=4))
+    pins = [restart.pinned(params, await restart.inspect(params)) for _ in range(4)]
+    assert pins[0] == pins[1]
+    assert pins[0] not in pins[2:]
+    assert set(pins[0]) == {"desired tasks", "task definition", "deployment in flight", "deployed by"}
+
+
+# --- stop one task ---
+
+TASKS = "arn:aws:ecs:us-east-1:1:task/shop/"
+OLD, SICK, NEW = ("0" * 32, "5" * 32, "9" * 32)
+
+
+def runs(aws: Stubber, **health: str) -> None:
+    arns = {"old": f"{TASKS}{OLD}", "sick": f"{TASKS}{SICK}", "new": f"{TASKS}{NEW}"}
+    aws.add_response("list_tasks", {"taskArns": [arns[name] for name in health]})
+    if health:
+        tasks = [
+            {
+                "taskArn": arns[name],
+                "lastStatus": "RUNNING",
+                "healthStatus": its,
+                "startedAt": AT.replace(minute={"old": 1, "sick": 2, "new": 3}[name]),
+            }
+            for name, its in health.items()
+        ]
+        aws.add_response("describe_tasks", {"tasks": tasks})
+
+
+@pytest.fixture
+def stop(executor: EcsExecutor) -> AnyOperation:
+    return operation(executor, "stop_ecs_task")
+
+
+@pytest.mark.parametrize(
+    ("health", "chosen"),
+    [
+        ({"old": "HEALTHY", "sick": "UNHEALTHY", "new": "HEALTHY"}, SICK),
+        ({"new": "HEALTHY", "old": "HEALTHY"}, OLD),
+        ({"new": "UNKNOWN", "sick": "HEALTHY"}, SICK),
+    ],
+)
+async def test_the_unhealthiest_task_is_named_when_the_plan_is_made(
+    stop: AnyOperation, aws_ecs: Stubber, health: dict[str, str], chosen: str
+) -> None:
+    runs(aws_ecs, **health)
+    params = await stop.concrete(stop.params(service="payment-service"))
+    assert params.task == chosen
+    assert await stop.concrete(params) is params
+
+
+async def test_one_task_is_stopped_and_replaced(stop: AnyOperation, aws_ecs: Stubber) -> None:
+    params = stop.params(service="payment-service", task=SICK)
+    describes(aws_ecs, service())
+    runs(aws_ecs, old="HEALTHY", sick="UNHEALTHY", new="HEALTHY")
+    before = await stop.inspect(params)
+    (change,) = stop.changes(params, before)
+    assert change.before == f"{SICK} (RUNNING, UNHEALTHY)"
+    assert stop.pinned(params, before)["task"] == f"{TASKS}{SICK}"
+    capacity = stop.capacity(params, before)
+    assert capacity is not None
+    assert (capacity.servers_now, capacity.servers_then) == (2, 2)
+
+    aws_ecs.add_response(
+        "stop_task",
+        {"task": {"taskArn": f"{TASKS}{SICK}"}, "ResponseMetadata": META},
+        {"cluster": "shop", "task": f"{TASKS}{SICK}", "reason": "Stopped by AIOps Auto Pilot, as a person approved"},
+    )
+    assert (await stop.execute(params, before)).request_ids == ("req-1",)
+    for running, health in (
+        (3, {"sick": "UNHEALTHY", "old": "HEALTHY"}),
+        (2, {"old": "HEALTHY"}),
+        (3, {"new": "HEALTHY"}),
+    ):
+        describes(aws_ecs, service(running=running))
+        runs(aws_ecs, **health)
+    assert (await stop.settle(params, before))["running"] == 3
+
+
+@pytest.mark.parametrize(
+    ("health", "refused"),
+    [
+        ({"sick": "HEALTHY"}, True),
+        ({"sick": "UNKNOWN", "old": "UNHEALTHY"}, True),
+        ({"sick": "UNHEALTHY"}, False),
+        ({"sick": "HEALTHY", "old": "HEALTHY"}, False),
+    ],
+)
+async def test_the_last_healthy_task_is_not_stopped(
+    stop: AnyOperation, aws_ecs: Stubber, health: dict[str, str], refused: bool
+) -> None:
+    params = stop.params(service="payment-service", task=f"{TASKS}{SICK}")
+    describes(aws_ecs, service())
+    runs(aws_ecs, **health)
+    before = await stop.inspect(params)
+    if refused:
+        with pytest.raises(Refused, match="its last healthy task"):
+            stop.preview(params, before)
+    else:
+        assert stop.preview(params, before).startswith(f"payment-service: stop {SICK}")
+
+
+@pytest.mark.parametrize(("health", "said"), [({"old": "HEALTHY"}, "does not run task"), ({}, "runs no task")])
+async def test_a_task_of_somebody_else_is_refused(
+    stop: AnyOperation, aws_ecs: Stubber, health: dict[str, str], said: str
+) -> None:
+    describes(aws_ecs, service())
+    runs(aws_ecs, **health)
+    with pytest.raises(Refused, match=said):
+        await stop.inspect(stop.params(service="payment-service", task=SICK))
+
+
+@pytest.mark.parametrize("task", ["all", "../x", "arn:aws:ecs:us-east-1:1:service/shop/payment", ""])
+def test_a_task_has_the_form_of_one(stop: AnyOperation, task: str) -> None:
+    with pytest.raises(ValidationError):
+        stop.params(service="payment-service", task=task)
+
+
+@pytest.mark.parametrize(
+    ("found", "answer"),
+    [([{"desiredStatus": "RUNNING"}], "not_done"), ([{"desiredStatus": "STOPPED"}], "done"), ([], "done")],
+)
+async def test_a_stopped_task_is_probed_by_what_ecs_wants_of_it(
+    stop: AnyOperation, aws_ecs: Stubber, found: list[dict[str, str]], answer: str
+) -> None:
+    params = stop.params(service="payment-service", task=SICK)
+    describes(aws_ecs, service())
+    runs(aws_ecs, old="HEALTHY", sick="UNHEALTHY")
+    before = await stop.inspect(params)
+    aws_ecs.add_response("describe_tasks", {"tasks": found}, {"cluster": "shop", "tasks": [f"{TASKS}{SICK}"]})
+    assert await stop.probe(params, before) == answer
 
 
 # --- rollback ---
@@ -345,12 +720,18 @@ def revisions(aws: Stubber, **versions: int) -> None:
     )
 
 
-def task_definition(aws: Stubber, version: int, status: str = "ACTIVE") -> None:
-    aws.add_response(
-        "describe_task_definition",
-        {"taskDefinition": {"status": status}},
-        {"taskDefinition": f"{FAMILY}{version}"},
-    )
+def task_definitions(aws: Stubber, previous: int, status: str = "ACTIVE", present: int = 7) -> None:
+    for version, its in ((previous, status), (present, "ACTIVE")):
+        container = {
+            "name": "app",
+            "image": f"shop/payment:{version}",
+            "secrets": [{"name": "KEY", "valueFrom": f"arn:aws:ssm:us-east-1:1:parameter/key-{version}"}],
+        }
+        aws.add_response(
+            "describe_task_definition",
+            {"taskDefinition": {"status": its, "containerDefinitions": [container]}},
+            {"taskDefinition": f"{FAMILY}{version}"},
+        )
 
 
 def stoppable(aws: Stubber, status: str = "IN_PROGRESS") -> None:
@@ -376,7 +757,7 @@ async def test_rollback_goes_to_the_last_other_version_and_forward_again(
     describes(aws_ecs, service())
     history(aws_ecs, ("SUCCESSFUL", "c"), ("SUCCESSFUL", "b"), ("SUCCESSFUL", "a"))
     revisions(aws_ecs, c=7, b=6, a=5)
-    task_definition(aws_ecs, 6)
+    task_definitions(aws_ecs, 6)
     rolled_back = service(deployment("d2", version=6))
     updates(aws_ecs, rolled_back, taskDefinition=f"{FAMILY}6")
     describes(aws_ecs, service(), rolled_back, rolled_back, rolled_back)
@@ -397,7 +778,7 @@ async def test_a_deployment_in_progress_is_stopped(rollback: AnyOperation, aws_e
     history(aws_ecs, ("IN_PROGRESS", "c"), ("SUCCESSFUL", "b"))
     stoppable(aws_ecs)
     revisions(aws_ecs, b=6)
-    task_definition(aws_ecs, 6)
+    task_definitions(aws_ecs, 6)
     aws_ecs.add_response(
         "stop_service_deployment",
         {"serviceDeploymentArn": f"{DEPLOYMENTS}c", "ResponseMetadata": META},
@@ -407,6 +788,9 @@ async def test_a_deployment_in_progress_is_stopped(rollback: AnyOperation, aws_e
     stoppable(aws_ecs, "ROLLBACK_REQUESTED")
 
     before = await rollback.inspect(params)
+    checks = {check.name: check.status for check in await rollback.preflight(params, before)}
+    assert (checks["deployment"], checks["gitops"]) == ("ok", "ok")
+    assert rollback.grants(params, before)[1].resources == (f"{DEPLOYMENTS}c",)
     assert (await rollback.execute(params, before)).detail.endswith("by stopping the deployment in progress")
     assert await rollback.probe(params, before) == "done"
 
@@ -426,10 +810,31 @@ async def test_rollback_to_an_inactive_version_is_refused(rollback: AnyOperation
     describes(aws_ecs, service())
     history(aws_ecs, ("SUCCESSFUL", "b"))
     revisions(aws_ecs, b=6)
-    task_definition(aws_ecs, 6, "INACTIVE")
+    task_definitions(aws_ecs, 6, "INACTIVE")
     before = await rollback.inspect(params)
     with pytest.raises(Refused, match="payment:6 is INACTIVE"):
         rollback.preview(params, before)
+
+
+async def test_what_a_rollback_changes_and_what_it_may_miss_is_told_before(
+    rollback: AnyOperation, aws_ecs: Stubber
+) -> None:
+    params = rollback.params(service="payment-service")
+    describes(aws_ecs, service())
+    history(aws_ecs, ("SUCCESSFUL", "b"))
+    revisions(aws_ecs, b=6)
+    task_definitions(aws_ecs, 6)
+    before = await rollback.inspect(params)
+    assert [(c.what, c.before, c.after) for c in rollback.changes(params, before)] == [
+        ("task definition of payment-service", "payment:7", "payment:6"),
+        ("image of app", "shop/payment:7", "shop/payment:6"),
+    ]
+    warnings = [check.detail for check in await rollback.preflight(params, before) if check.status == "warning"]
+    assert warnings == [
+        "payment:6 runs shop/payment:6: a tag may name another image by now",
+        "payment:6 reads arn:aws:ssm:us-east-1:1:parameter/key-6, which payment:7 does not: see that it exists",
+    ]
+    assert rollback.pinned(params, before)["version to go back to"] == f"{FAMILY}6"
 
 
 @pytest.mark.parametrize(
@@ -443,7 +848,7 @@ async def test_rollback_is_probed_by_the_version(
     describes(aws_ecs, service())
     history(aws_ecs, ("SUCCESSFUL", "b"))
     revisions(aws_ecs, b=6)
-    task_definition(aws_ecs, 6)
+    task_definitions(aws_ecs, 6)
     describes(aws_ecs, now)
     before = await rollback.inspect(params)
     assert await rollback.probe(params, before) == answer

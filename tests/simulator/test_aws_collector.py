@@ -16,9 +16,10 @@ from app.simulator.scenarios import SCENARIOS
 from app.simulator.topology import SERVICES
 from collectors.aws import AwsCollector, Settings, clients_of
 from collectors.base import EcsService, Scope, Target, Window
-from executors._aws import checks
+from executors._aws import Connection, checks
+from executors._scalable_target import connect_autoscaler
 from executors.base import Operation
-from executors.ecs import EcsExecutor
+from executors.ecs import READS, EcsExecutor
 from executors.ecs import Settings as EcsSettings
 
 from .conftest import HandClock, Served, served
@@ -86,7 +87,7 @@ class _Clock(HandClock):
 
 async def test_the_doctor_of_an_executor_is_told_what_the_shop_can_do(shop: Served) -> None:
     settings = EcsSettings(endpoint_url=shop.url, region="us-east-1")
-    ecs = EcsExecutor({}, _Clock(ONSET), SESSION.client("ecs", endpoint_url=shop.url))
+    ecs = EcsExecutor({}, _Clock(ONSET), Connection("ecs", settings, reads=READS), connect_autoscaler(settings))
     found = {check.name: check.status for check in await checks(settings, ecs.operations)}
     assert found["ecs:UpdateService"] == "ok"
     assert set(found.values()) == {"ok"}

@@ -7,8 +7,10 @@ from typing import Literal
 from pydantic import BaseModel
 
 from collectors.base import Edge, Gap, GapReason, Scope, Target, Window
+from executors._aws_service import ServiceParams
+from executors._ecs_restart import ServicesParams
+from executors._ecs_scale import ScaleParams
 from executors.base import Resource
-from executors.ecs import ScaleParams, ServiceParams, ServicesParams
 from executors.traffic import ReduceParams, RestoreParams
 from graph.llms.base import AnalysisRequest, OperationOnMenu, PlanRequest, TrackRecord
 from graph.state import Alert, Evidence, Finding, FindingKind, Hop, Language, RootCause, Suspect
