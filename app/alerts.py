@@ -13,7 +13,7 @@ from app.desk import ANSWER_WITHIN_S, Conflict, Desk, NotFound, Unusable, requir
 from app.intake.base import Directory, Headers, Incoming, Parsed, Sender, UnreadablePayload
 from app.intake.correlate import Topology, resource_pairs
 from app.intake.triage import UNDECIDED, Became, Board, Case, Cycle, Placement, new_incident_id
-from app.queue import enqueue_advance_all, enqueue_sender_job
+from app.queue import enqueue_advance_all, enqueue_sender_job, enqueue_slack_decision
 from app.security import Caller
 from app.store import alerts, incidents
 from app.store.admission import NOTHING_RUNS, State
@@ -130,6 +130,8 @@ async def _store_the_rest(desk: Desk, connection: Connection, deliveries: Sequen
     for delivery in deliveries:
         for job in delivery.parsed.jobs if delivery.parsed else ():
             await enqueue_sender_job(desk.queue, connection, job.sender, job.arguments, str(delivery.id))
+        if delivery.parsed and delivery.parsed.click:
+            await enqueue_slack_decision(desk.queue, connection, str(delivery.id))
 
 
 # --- triage ---

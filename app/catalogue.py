@@ -7,40 +7,32 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.intake.correlate import Correlation
-from app.security import Role
 from collectors.base import Declared, McpServer
-from executors.base import Risk
 from graph.catalogue import Catalogue, Service
 from graph.masking import MaskPattern
-from graph.state import Severity
-
-DEFAULT_ROLES: dict[Risk, Role] = {
-    "none": "responder",
-    "low": "responder",
-    "medium": "responder",
-    "high": "admin",
-}
-
+from graph.policy import Policy
+from graph.state import Role, Severity
 
 SHAPES = {
     "tuple_type": "this is a list: [one, two]",
     **dict.fromkeys(("dict_type", "model_type", "mapping_type"), "this is a mapping: {name: value}, or {} for nothing"),
 }
 """What YAML calls the types that pydantic names after Python."""
+Place = tuple[int | str, ...]  # in the file: keys and indices from its root
 
 
 class CatalogueError(Exception):
     """``autopilot.yaml`` cannot be used; the text has file, line and what to do."""
 
 
-class Policy(BaseModel):
-    """Who may approve what."""
+class Operator(BaseModel):
+    """A person who decides: as which role, in which team, and who that is in Slack."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    roles: dict[Risk, Role] = Field(
-        default_factory=dict, description="The role that approves each risk; unnamed ones keep their default"
-    )
+    role: Role = "responder"
+    team: str = ""
+    slack: tuple[str, ...] = Field(default=(), description="User ids, e.g. U024BE7LH")
 
 
 class GenericWebhook(BaseModel):
@@ -85,6 +77,9 @@ class AutopilotYaml(BaseModel):
     environment: str = "production"
     services: dict[str, Service] = Field(default_factory=dict)
     policy: Policy = Policy()
+    operators: dict[str, Operator] = Field(
+        default_factory=dict, description="People by name; an API key of that name is the same person"
+    )
     webhooks: dict[str, GenericWebhook] = Field(
         default_factory=dict, description="Tools without a sender of their own: POST /webhooks/generic/<name>"
     )
@@ -103,10 +98,6 @@ class AutopilotYaml(BaseModel):
         """The services."""
         return Catalogue(environment=self.environment, services=self.services)
 
-    def roles(self) -> dict[Risk, Role]:
-        """The role for every risk."""
-        return {**DEFAULT_ROLES, **self.policy.roles}
-
 
 def load(path: Path | None) -> AutopilotYaml:
     """The file's content; an empty catalogue where no file is set. Raises CatalogueError."""
@@ -118,7 +109,8 @@ def load(path: Path | None) -> AutopilotYaml:
         parsed = AutopilotYaml.model_validate(content)
     except ValidationError as error:
         raise CatalogueError("\n".join(_sentences(path, tree, error))) from None
-    _check_dependencies(path, tree, parsed)
+    _check_services(path, tree, parsed)
+    _check_slack_ids(path, tree, parsed)
     return parsed
 
 
@@ -188,19 +180,43 @@ def _sentences(path: Path, tree: yaml.Node | None, error: ValidationError) -> It
         yield f"{path}:{_line(tree, problem['loc'])}: {where}: {said}. {mend}"
 
 
-def _check_dependencies(path: Path, tree: yaml.Node | None, parsed: AutopilotYaml) -> None:
+def _check_services(path: Path, tree: yaml.Node | None, parsed: AutopilotYaml) -> None:
+    """A service that is misspelt would be called by nobody, and protected by nothing."""
+    for place, service in _named_services(parsed):
+        if service not in parsed.services:
+            where = ".".join(map(str, place[:-1]))
+            raise CatalogueError(
+                f"{path}:{_line(tree, place)}: {where}: {service!r} is not a service of this catalogue."
+                f" Add it under services:, even if it has no resources ({service}: {{}})."
+            )
+
+
+def _named_services(parsed: AutopilotYaml) -> Iterator[tuple[Place, str]]:
     for name, service in parsed.services.items():
-        named = {"depends_on": service.depends_on, "sends_to": service.sends_to}
-        for field, index, dependency in ((f, i, d) for f, many in named.items() for i, d in enumerate(many)):
-            if dependency not in parsed.services:
-                line = _line(tree, ("services", name, field, index))
+        yield from _each(("services", name, "depends_on"), service.depends_on)
+        yield from _each(("services", name, "sends_to"), service.sends_to)
+    yield from _each(("policy", "protected_services"), parsed.policy.protected_services)
+    for index, window in enumerate(parsed.policy.freeze_windows):
+        yield from _each(("policy", "freeze_windows", index, "services"), window.services)
+
+
+def _each(place: Place, values: tuple[str, ...]) -> Iterator[tuple[Place, str]]:
+    yield from (((*place, index), value) for index, value in enumerate(values))
+
+
+def _check_slack_ids(path: Path, tree: yaml.Node | None, parsed: AutopilotYaml) -> None:
+    """One person under two names could approve twice."""
+    known: dict[str, str] = {}
+    for name, operator in parsed.operators.items():
+        for place, slack_id in _each(("operators", name, "slack"), operator.slack):
+            if known.setdefault(slack_id, name) != name:
                 raise CatalogueError(
-                    f"{path}:{line}: services.{name}.{field}: {dependency!r} is not a service of this catalogue."
-                    f" Add it under services:, even if it has no resources ({dependency}: {{}})."
+                    f"{path}:{_line(tree, place)}: operators.{name}.slack: {slack_id} is {known[slack_id]} already."
+                    " Name each person once."
                 )
 
 
-def _line(node: yaml.Node | None, path: tuple[int | str, ...]) -> int:
+def _line(node: yaml.Node | None, path: Place) -> int:
     """The line of the deepest node on the path that exists."""
     line = 1
     for part in path:

@@ -9,12 +9,16 @@ from uuid import UUID
 
 import typer
 
+from app.cli_incidents import commands as incident_commands
+
 if TYPE_CHECKING:
     from pydantic import ValidationError
     from rich.console import Console
 
+    from app.clock import Clock
     from app.connect import Connector
-    from app.db import Connection
+    from app.db import Connection, Pool
+    from app.security import Caller
     from app.settings import Settings
 
 T = TypeVar("T")
@@ -26,6 +30,9 @@ keys = typer.Typer(help="API keys: create, list, revoke.", no_args_is_help=True)
 import_ = typer.Typer(help="Make a bundle from somebody's recorded telemetry.", no_args_is_help=True)
 connect = typer.Typer(help="Connect a sender of alerts, and wait until its first delivery came.", no_args_is_help=True)
 eval_ = typer.Typer(help="Rank recorded incidents as production does, and write or compare.", no_args_is_help=True)
+audit = typer.Typer(help="The audit log: check it, write it out.", no_args_is_help=True)
+app.add_typer(incident_commands)
+app.add_typer(audit, name="audit")
 app.add_typer(connect, name="connect")
 app.add_typer(keys, name="keys")
 app.add_typer(import_, name="import")
@@ -69,7 +76,7 @@ def serve(
     with running_database(settings) as url:
         _check(settings)
         migrate(url)
-        _print_first_key(url)
+        _print_first_key(url, settings)
         typer.echo(f"Sign in: {sign_in_command(settings.public_url, port)}")
         uvicorn.run(
             create_app(settings, url, worker=worker, console=console and _gradio_is_there()),
@@ -119,7 +126,7 @@ def migrate() -> None:
 
 @app.command()
 def demo(
-    scenario: Annotated[str, typer.Option(help="black-friday or bad-deploy")] = "black-friday",
+    scenario: Annotated[str, typer.Option(help="A story of the shop; a wrong name lists them all")] = "black-friday",
     choice: Annotated[str, typer.Option(help="1, 2, 3 or manual: decide without asking")] = "",
     bundle: Annotated[Path | None, typer.Option(help="A recorded bundle instead of the shop")] = None,
     port: Annotated[int, typer.Option(help="Port of the console and API; 0 picks a free one", min=0, max=65535)] = 8080,
@@ -267,11 +274,83 @@ def list_keys() -> None:
 @keys.command("revoke")
 def revoke_key(key_id: Annotated[str, typer.Argument(help="The id from `autopilot keys list`")]) -> None:
     """Make a key useless, at once."""
-    from app.store import credentials
+    from app.security import local_caller, revoke
 
-    if not _in_database(lambda connection: credentials.revoke(connection, key_id)):
+    by = local_caller().name
+    if not _in_database(_with_audit_key(lambda connection: revoke(connection, key_id, by))):
         raise typer.BadParameter(f"there is no valid key {key_id!r}; see `autopilot keys list`")
     typer.echo(f"{key_id} is revoked.")
+
+
+@app.command(no_args_is_help=True)
+def freeze(
+    reason: Annotated[str, typer.Argument(help="Why, for all who ask")] = "",
+    status: Annotated[bool, typer.Option("--status", help="Only say whether it is frozen")] = False,
+) -> None:
+    """Stop every action that has not begun, now. What was begun runs to its end; `autopilot thaw` lifts it."""
+    from app import freezing
+    from app.store import freeze as store
+
+    async def look(connection: "Connection") -> str:
+        row = await store.current(connection)
+        return store.said(row) if row else "Nothing is frozen."
+
+    if status:
+        _say(_in_database(look))
+        return
+    row = _with_kill_switch(lambda pool, clock, caller: freezing.pull(pool, clock, caller, reason))
+    _say(store.said(row))
+
+
+@app.command()
+def thaw() -> None:
+    """Lift the freeze. What was refused meanwhile is not run by itself: it is planned and decided anew."""
+    from app import freezing
+
+    row = _with_kill_switch(freezing.lift)
+    _say(f"The freeze of {row['pulled_at']:%Y-%m-%d %H:%M:%S} UTC by {row['pulled_by']} is lifted.")
+
+
+@audit.command("verify")
+def verify_audit(
+    head: Annotated[str, typer.Option(help="SEQ:HASH that an earlier run printed, kept elsewhere")] = "",
+) -> None:
+    """Check every row of the log, its signature, and that it says what our tables say. Exit code 1: something is wrong.
+
+    Keep the head that it prints where the database's owner cannot reach it: given again with --head, it proves that
+    nothing before it was rewritten since.
+    """
+    from app import audit
+
+    try:
+        kept = audit.Head.parse(head) if head else None
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--head") from None
+    report = _in_database(lambda connection: audit.verify(connection, kept))
+    for line in report.lines():
+        _say(line)
+    if report.findings:
+        raise typer.Exit(1)
+
+
+@audit.command("export")
+def export_audit(
+    incident: Annotated[str, typer.Option(help="Only of this incident")] = "",
+    since: Annotated[str, typer.Option(help="Only since 2h (s, m, h, d), or an ISO time")] = "",
+    format_: Annotated[Literal["jsonl"], typer.Option("--format", help="One row of JSON in a line")] = "jsonl",
+) -> None:
+    """Print the log, oldest first. To check a line without this product: `jq -j .text | sha256sum` is its hash.
+
+    The first element of `text` is the hash of the row before; the others are the row.
+    """
+    from app import audit, replay
+    from app.clock import parse_clock
+
+    try:
+        moment = replay.moment(since, parse_clock(_settings().clock).now()) if since else None
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--since") from None
+    _in_database(lambda connection: audit.export(connection, typer.echo, incident_id=incident or None, since=moment))
 
 
 @import_.command("nezha")
@@ -525,26 +604,60 @@ def _gradio_is_there() -> bool:
     return find_spec("gradio") is not None
 
 
-def _print_first_key(url: str) -> None:
+def _print_first_key(url: str, settings: "Settings") -> None:
     from app.db import in_one_transaction
     from app.security import ensure_admin_key
 
-    if key := in_one_transaction(url, ensure_admin_key):
+    if key := in_one_transaction(url, _with_audit_key(ensure_admin_key), audit_keys=settings.audit_key):
         typer.echo(f"Your admin key, shown this once (more: `autopilot keys create`):\n\n    {key}\n")
 
 
 def _issue(kind: Literal["key", "sign_in"], name: str, role: RoleName) -> str:
-    from app.security import issue
+    from app.security import issue, local_caller
 
-    return _in_database(lambda connection: issue(connection, kind, name, role))
+    by = local_caller().name
+    return _in_database(_with_audit_key(lambda connection: issue(connection, kind, name, role, by)))
+
+
+def _with_audit_key(work: "Callable[[Connection], Awaitable[T]]") -> "Callable[[Connection], Awaitable[T]]":
+    """What writes into the audit log needs the key that all others sign it with."""
+    from app.audit import check_key
+
+    async def checked(connection: "Connection") -> T:
+        await check_key(connection)
+        return await work(connection)
+
+    return checked
 
 
 def _in_database(work: "Callable[[Connection], Awaitable[T]]") -> T:
     from app.db import in_one_transaction, migrate, running_database
 
-    with running_database(_settings()) as url:
+    settings = _settings()
+    with running_database(settings) as url:
         migrate(url)
-        return in_one_transaction(url, work)
+        return in_one_transaction(url, work, audit_keys=settings.audit_key)
+
+
+def _with_kill_switch(work: "Callable[[Pool, Clock, Caller], Awaitable[T]]") -> T:
+    """On the database itself, whether or not anything of the product runs. It is not migrated: this is an emergency."""
+    import asyncio
+
+    from app.audit import check_key
+    from app.clock import parse_clock
+    from app.db import create_pool, running_database
+    from app.security import local_caller
+
+    settings = _settings()
+
+    async def once(url: str) -> T:
+        async with create_pool(url, min_size=1, max_size=1, audit_keys=settings.audit_key) as pool:
+            async with pool.connection() as connection:
+                await check_key(connection)
+            return await work(pool, parse_clock(settings.clock), local_caller())
+
+    with running_database(settings) as url:
+        return asyncio.run(once(url))
 
 
 @contextlib.contextmanager
@@ -572,6 +685,9 @@ _MENDABLE = (
     "ConnectError",
     "ExportError",
     "NotFound",
+    "AuditError",
+    "Conflict",
+    "PoolTimeout",
 )
 
 

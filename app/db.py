@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,9 +12,11 @@ from procrastinate.exceptions import ConnectorException
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from pydantic import SecretStr
 
 from app.embedded_postgres import EmbeddedPostgres
 from app.settings import Settings
+from app.signing import sign_with
 
 Connection = AsyncConnection[DictRow]
 Pool = AsyncConnectionPool[Connection]
@@ -49,8 +51,18 @@ def running_database(settings: Settings) -> Iterator[str]:
         server.stop_if_unused()
 
 
-def create_pool(url: str, *, min_size: int = 2, max_size: int = 20) -> Pool:
-    """A closed pool; open it with ``async with``. Connections are in autocommit mode, rows are dicts."""
+def create_pool(
+    url: str,
+    *,
+    min_size: int = 2,
+    max_size: int = 20,
+    connection_class: type[Connection] = AsyncConnection[DictRow],
+    audit_keys: Sequence[SecretStr] = (),
+) -> Pool:
+    """A closed pool; open it with ``async with``. Connections are in autocommit mode, rows are dicts.
+
+    ``audit_keys``: the setting AUTOPILOT_AUDIT_KEY.
+    """
 
     async def configure(connection: Connection) -> None:
         # Not by `kwargs`: procrastinate's listener passes its own autocommit and would get it twice.
@@ -58,10 +70,11 @@ def create_pool(url: str, *, min_size: int = 2, max_size: int = 20) -> Pool:
         await connection.execute("set time zone 'UTC'")  # what we show as UTC must be it, wherever the server stands
         connection.prepare_threshold = 0
         connection.row_factory = dict_row
+        sign_with(connection, audit_keys)
 
     return AsyncConnectionPool(
         url,
-        connection_class=AsyncConnection[DictRow],
+        connection_class=connection_class,
         min_size=min_size,
         max_size=max_size,
         timeout=3.0,  # an alert's sender waits 3 to 15 s; it gets its 503 well before
@@ -101,11 +114,13 @@ async def all_at_once(*reads: Awaitable[Any]) -> list[Any]:
     return results
 
 
-def in_one_transaction(url: str, work: Callable[[Connection], Awaitable[T]]) -> T:
+def in_one_transaction(
+    url: str, work: Callable[[Connection], Awaitable[T]], *, audit_keys: Sequence[SecretStr] = ()
+) -> T:
     """Do one piece of work from synchronous code, on a connection of its own, and commit it."""
 
     async def once() -> T:
-        async with create_pool(url) as pool, transaction(pool) as connection:
+        async with create_pool(url, audit_keys=audit_keys) as pool, transaction(pool) as connection:
             return await work(connection)
 
     return asyncio.run(once())

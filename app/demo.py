@@ -132,13 +132,13 @@ class Demo:
             "AUTOPILOT_CLOCK": str(clock),
             "AUTOPILOT_CONFIG": str(Path(__file__).parent / "simulator" / "autopilot.yaml"),
             "AUTOPILOT_COLLECTORS": "datadog,aws",
-            "AUTOPILOT_EXECUTORS": "ecs,traffic",
+            "AUTOPILOT_EXECUTORS": "ecs,traffic,rds,elasticache,appconfig",
             "DATADOG_BASE_URL": url,
             "DATADOG_API_KEY": "demo",
             "DATADOG_APP_KEY": "demo",
             **{
                 f"AUTOPILOT_{plug_in}_{name}": value
-                for plug_in in ("AWS", "ECS", "TRAFFIC")
+                for plug_in in ("AWS", "ECS", "TRAFFIC", "RDS", "ELASTICACHE", "APPCONFIG")
                 for name, value in (("ENDPOINT_URL", url), ("REGION", "us-east-1"))
             },
             "AWS_ACCESS_KEY_ID": "demo",
@@ -321,7 +321,8 @@ class Demo:
                     f"[{colour}]{status}[/{colour}]",
                 )
             self.out.print(table)
-        undone = ", and undone" if execution["undone"] else ""
+        put_back = bool(execution["undone"]) and all(step["status"] == "succeeded" for step in execution["undone"])
+        undone = ", and undone" if put_back else ", NOT undone" if execution["undone"] else ""
         verdict = verification["verdict"].replace("_", " ")
         colour = "green" if verdict == "resolved" else "yellow"
         self.out.print(Panel(f"[bold {colour}]{verdict}{undone}[/] {escape(verification['detail'])}", title="Verdict"))

@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
+from typing import Any
 from uuid import UUID
 
 import procrastinate
@@ -16,13 +18,15 @@ from procrastinate.jobs import Job
 from psycopg import InterfaceError, OperationalError
 from psycopg_pool import PoolTimeout
 
+from app import freezing, waiting
 from app.admission import admit
 from app.alerts import Delivery, accept, bury
 from app.db import transaction
 from app.intake.base import Parsed, UnreadablePayload, digest_key
 from app.pull import pull_for_ever
-from app.queue import ADVANCE, SENDER_JOB, enqueue_advance
+from app.queue import ADVANCE, ESCALATE, SENDER_JOB, SLACK_ANSWER, SLACK_DECISION, enqueue_advance
 from app.runner import LOCK_SPACE, Busy, Runner
+from app.slack_decisions import answer_click, decide_click
 from app.store import jobs
 from app.wiring import Product
 
@@ -30,6 +34,9 @@ log = logging.getLogger(__name__)
 
 MAX_FAILURES = 5  # of the analysis itself; a database that is away does not count
 MAX_ASKED = 20  # of a vendor that does not answer: some nine minutes
+MAX_ESCALATED = 20  # tries to tell the hook: some nine minutes
+MAX_DECIDED = 10  # tries to decide what was clicked: some two minutes
+MAX_ANSWERED = 4  # tries to tell who clicked; Slack takes five answers
 MAX_DEATHS = 20  # of workers, before one incident is taken for the killer
 FORGOTTEN_AFTER_S = 30.0  # well above the time between two projections of a living run's start
 DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeout, ConnectorException)
@@ -63,6 +70,23 @@ def register_jobs(product: Product, runner: Runner) -> None:
     async def sender_job(context: JobContext, sender: str, arguments: dict[str, str], raw_id: str) -> None:
         """Ask a vendor what a delivery was about, and take its answer for a delivery of its own."""
         await ask(product, sender, arguments, UUID(raw_id), last_time=context.job.attempts >= MAX_ASKED)
+
+    @product.queue.task(name=ESCALATE, retry=Persevere(), pass_context=True)
+    async def escalate(context: JobContext, incident_id: str, plan_revision: str) -> None:
+        """Tell the hook that nobody decides."""
+        last_time = context.job.attempts >= MAX_ESCALATED
+        await waiting.escalate(product.desk, incident_id, plan_revision, last_time=last_time)
+
+    @product.queue.task(name=SLACK_DECISION, retry=Persevere(), pass_context=True)
+    async def slack_decision(context: JobContext, raw_id: str) -> None:
+        """Decide what was clicked."""
+        tried = context.job.attempts
+        await decide_click(product, UUID(raw_id), again=tried > 0, last_time=tried >= MAX_DECIDED)
+
+    @product.queue.task(name=SLACK_ANSWER, retry=Persevere(), pass_context=True)
+    async def slack_answer(context: JobContext, raw_id: str, text: str) -> None:
+        """Tell who clicked."""
+        await answer_click(product, UUID(raw_id), text, last_time=context.job.attempts >= MAX_ANSWERED)
 
 
 async def ask(product: Product, sender: str, arguments: dict[str, str], raw_id: UUID, *, last_time: bool) -> None:
@@ -136,15 +160,21 @@ async def _pause(stopping: "asyncio.Task[bool]", seconds: float) -> None:
 
 async def _sweep_for_ever(product: Product, runner: Runner, stalled_after_s: float) -> None:
     """Not a job itself: it must run also while all slots are taken."""
+    rounds: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = (
+        partial(sweep, product.queue, runner, stalled_after_s),
+        partial(admit_waiting, product),
+        partial(waiting.look, product.desk),
+        partial(freezing.tell, product.pool, product.clock),
+    )
     while True:
         await asyncio.sleep(stalled_after_s / 2)
-        try:
-            await sweep(product.queue, runner, stalled_after_s)
-            await admit_waiting(product)
-        except DATABASE_AWAY as error:
-            log.warning("the sweep waits for the database: %s", error)
-        except Exception:  # the sweep must outlive whatever ended one of its rounds
-            log.exception("a sweep failed; the next one follows")
+        for one in rounds:
+            try:
+                await one()
+            except DATABASE_AWAY as error:
+                log.warning("the sweep waits for the database: %s", error)
+            except Exception:  # the sweep must outlive whatever ended one of its rounds
+                log.exception("a sweep failed; the next one follows")
 
 
 async def sweep(

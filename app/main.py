@@ -15,8 +15,9 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api import alerts, decisions, health, incidents, model_calls, problems, tools, webhooks
+from app.api import alerts, audit, decisions, freeze, health, incidents, model_calls, problems, tools, webhooks
 from app.api.access import SESSION_COOKIE, CallerDep, ProductDep
+from app.audit import record_configuration
 from app.db import transaction
 from app.security import authenticate, issue
 from app.settings import Settings
@@ -38,6 +39,8 @@ def create_app(settings: Settings, database_url: str, *, worker: bool = True, co
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with assembled(settings, database_url) as product:
             app.state.product = product
+            async with transaction(product.pool) as connection:
+                await record_configuration(connection, product)
             gc.collect()
             gc.freeze()  # what was imported stays for ever: looking through it again and again costs 50 ms a time
             async with _working(product) if worker else contextlib.nullcontext():
@@ -48,7 +51,7 @@ def create_app(settings: Settings, database_url: str, *, worker: bool = True, co
     problems.install(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.include_router(webhooks.router)
-    for router in (incidents.router, decisions.router, alerts.router, model_calls.router):
+    for router in (incidents.router, decisions.router, alerts.router, model_calls.router, freeze.router, audit.router):
         app.include_router(router, responses=problems.responses(422, 503))
     app.include_router(tools.router)
     app.include_router(health.router)
@@ -139,7 +142,7 @@ def _add_pages(app: FastAPI) -> None:
             who = await authenticate(connection, token, "sign_in")
             if who is None:
                 raise HTTPException(401, "This sign-in link was used already, or is too old: `autopilot sign-in`.")
-            session = await issue(connection, "session", who.name, who.role)
+            session = await issue(connection, "session", who.name, who.role, by=who.name)
         here = then if then.startswith("/") and not then.startswith(("//", "/\\")) else "/"
         answer = RedirectResponse(here, 303)
         answer.set_cookie(

@@ -8,6 +8,9 @@ from app.db import Connection
 
 ADVANCE = "advance"
 SENDER_JOB = "sender_job"
+ESCALATE = "escalate"
+SLACK_DECISION = "slack_decision"
+SLACK_ANSWER = "slack_answer"
 
 
 def create_queue(url: str) -> procrastinate.App:
@@ -38,3 +41,21 @@ async def enqueue_sender_job(
 async def enqueue_advance(queue: procrastinate.App, connection: Connection, incident_id: str) -> None:
     """Ask a worker to move one on; part of the caller's transaction."""
     await enqueue_advance_all(queue, connection, [incident_id])
+
+
+async def enqueue_escalation(
+    queue: procrastinate.App, connection: Connection, incident_id: str, plan_revision: str
+) -> None:
+    """Ask a worker to tell that nobody decides on a plan; part of the caller's transaction."""
+    task = queue.configure_task(ESCALATE, connection=connection)
+    await task.defer_async(incident_id=incident_id, plan_revision=plan_revision)
+
+
+async def enqueue_slack_decision(queue: procrastinate.App, connection: Connection, raw_id: str) -> None:
+    """Ask a worker to decide what was clicked; part of the caller's transaction. What that was is in the delivery."""
+    await queue.configure_task(SLACK_DECISION, connection=connection).defer_async(raw_id=raw_id)
+
+
+async def enqueue_slack_answer(queue: procrastinate.App, connection: Connection, raw_id: str, text: str) -> None:
+    """Ask a worker to tell who clicked; part of the caller's transaction."""
+    await queue.configure_task(SLACK_ANSWER, connection=connection).defer_async(raw_id=raw_id, text=text)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from app.decisions import WaitingApproval
 from collectors.base import Document, Edge, Gap, Scope
 from graph.comparison import changed
 from graph.confidence import confident
@@ -16,8 +17,10 @@ from graph.pictures import blamed, finding_chart, topology_picture
 from graph.sentences import folded
 from graph.state import (
     ActionOption,
+    Approval,
     Assessment,
     Claim,
+    Door,
     Evidence,
     Execution,
     Finding,
@@ -35,12 +38,26 @@ class DecisionMade(BaseModel):
     """One decision of the history."""
 
     plan_revision: str
+    plan_digest: str = Field(default="", description="sha256 of the plan, as it was shown; of choices 1 to 3")
     choice: str
+    steps: tuple[int, ...] = Field(default=(), description="The steps that were approved; empty: all of the option")
     hint: str = ""
     note: str = ""
     by: str
+    via: Door = "rest"
     at: datetime
+    approvals: tuple[Approval, ...] = Field(default=(), description="Everybody who approved it; the last completed it")
+    withdrawn_by: str = Field(default="", description="Who took it back before anything of it began; empty: nobody")
+    withdrawn_at: datetime | None = None
     language: Language | None = Field(default=None, description="Of the analysis that it asked for, if it named one")
+
+
+class NoteMade(BaseModel):
+    """What somebody did by hand, as they noted it; perhaps after the incident was closed."""
+
+    at: datetime
+    by: str
+    text: str
 
 
 class AlertOf(BaseModel):
@@ -112,10 +129,15 @@ class Report(BaseModel):
     documents: tuple[Document, ...] = Field(default=(), description="Sections of runbooks that fit")
     looked_at: LookedAt | None = Field(default=None, description="The windows of time that the evidence is about")
     plan_revision: str | None = None
+    plan_number: int | None = Field(default=None, description="1, 2, … within the incident")
+    plan_digest: str = Field(default="", description="sha256 over all of the plan, and what it rests on")
+    policy_version: str = Field(default="", description="Of the policy under which it was made")
     options: tuple[ActionOption, ...] = ()
     plan_note: str = ""
+    approvals: tuple[WaitingApproval, ...] = Field(default=(), description="That wait for another person's")
     decisions: tuple[DecisionMade, ...] = ()
     executions: tuple[Execution, ...] = ()
+    notes: tuple[NoteMade, ...] = Field(default=(), description="What was done by hand, oldest first")
     history: tuple[TimelineEntry, ...] = ()
     model_use: ModelUse | None = Field(default=None, description="null: no model was asked")
 
@@ -176,6 +198,7 @@ def build(
     events: Sequence[Mapping[str, Any]],
     alerts: Sequence[Mapping[str, Any]] = (),
     model_calls: Sequence[Mapping[str, Any]] = (),
+    approvals: Sequence[Mapping[str, Any]] = (),
     *,
     language: Language | None = None,
 ) -> Report:
@@ -191,9 +214,10 @@ def build(
         **(_of_evidence(Evidence.model_validate(last["evidence"])) if last.get("evidence") else {}),
         root_cause=root_cause,
         path=root_cause.path if root_cause else (),
-        options=plan.options if plan else (),
-        plan_note=plan.note if plan else "",
-        decisions=tuple(DecisionMade.model_validate(d) for d in decisions),
+        **(_of_plan(plan) if plan else {}),
+        approvals=tuple(map(WaitingApproval.model_validate, approvals)),
+        decisions=_decisions(decisions, events),
+        notes=tuple(_note(e) for e in events if e["kind"] == "note"),
         executions=tuple(Execution.model_validate(e["body"]) for e in executions),
         alerts=tuple(map(_alert, alerts)),
         alert_count=alerts[0]["total"] if alerts else 0,
@@ -207,6 +231,34 @@ def build(
 def _of_evidence(evidence: Evidence) -> dict[str, Any]:
     same = {name: getattr(evidence, name) for name in _OF_EVIDENCE}
     return {**same, "evidence": evidence.findings, "evidence_digest": evidence.digest}
+
+
+def _of_plan(plan: Plan) -> dict[str, Any]:
+    return {
+        "options": plan.options,
+        "plan_note": plan.note,
+        "plan_number": plan.number,
+        "plan_digest": plan.digest,
+        "policy_version": plan.policy_version,
+    }
+
+
+def _decisions(decisions: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, Any]]) -> tuple[DecisionMade, ...]:
+    """Each with who took it back, as the timeline tells it."""
+    taken_back = {
+        e["data"]["plan_revision"]: {"withdrawn_by": e["data"]["by"], "withdrawn_at": e["at"]}
+        for e in events
+        if e["kind"] == "withdrawal" and e["data"]["what"] == "decision"
+    }
+    return tuple(
+        DecisionMade.model_validate({**decision, **taken_back.get(decision["plan_revision"], {})})
+        for decision in decisions
+    )
+
+
+def _note(event: Mapping[str, Any]) -> NoteMade:
+    by = str((event["data"] or {}).get("by", ""))
+    return NoteMade(at=event["at"], by=by, text=event["message"].removeprefix(f"{by}: "))
 
 
 def _root_cause(

@@ -7,11 +7,31 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from app.report import Report, chart, quotation, retold, summary, topology
-from app.report_texts import TEXTS, Texts, author, confidence, grounded, used, word, written_in
+from app.report import DecisionMade, Report, chart, quotation, retold, summary, topology
+from app.report_texts import (
+    FELT,
+    TEXTS,
+    Texts,
+    around_decision,
+    author,
+    chosen,
+    confidence,
+    felt,
+    grounded,
+    needed,
+    passed,
+    todo,
+    todo_undone,
+    used,
+    word,
+    written_in,
+)
+from executors.base import PreflightCheck
 from graph.confidence import percent
 from graph.state import (
     ActionOption,
+    BlastRadius,
+    CapacityEstimate,
     Claim,
     Execution,
     ExpectedEffect,
@@ -47,8 +67,10 @@ def markdown(report: Report, *, embed: bool = True, address: str = "") -> str:
         _runbooks(report, t),
         _gaps(report, t),
         _options(report, t),
+        _approvals(report, t),
         _decisions(report, t),
         *(_execution(e, t) for e in report.executions),
+        _notes(report, t),
         _history(report, t),
         _model_use(report, address, t),
     ]
@@ -292,7 +314,14 @@ def _options(report: Report, t: Texts) -> str:
         return f"## {t['options']}\n\n{note}" if note else ""
     blocks = [f"## {t['options']}", *([note] if note else [])]
     blocks += [_option(number, o, t) for number, o in enumerate(report.options, 1)]
-    return "\n\n".join([*blocks, f"{t['revision']} `{report.plan_revision or '-'}`"])
+    return "\n\n".join([*blocks, _plan(report, t)])
+
+
+def _plan(report: Report, t: Texts) -> str:
+    said = [f"{t['revision']} `{report.plan_revision or '-'}`"]
+    said += [t["plan_number"].format(report.plan_number)] if report.plan_number else []
+    said += [t["policy_version"].format(f"`{report.policy_version}`")] if report.policy_version else []
+    return " · ".join(said)
 
 
 def _note(note: str) -> str:
@@ -316,13 +345,51 @@ def _option(number: int, option: ActionOption, t: Texts) -> str:
         " · ".join(facts),
         f"{t['track_record']}: {_inline(option.track_record)}" if option.track_record else "",
         "\n".join([*(_plan_step(s, t) for s in option.steps), *(f"- {_effect(e, t)}" for e in option.expected)]),
+        _blast_radius(option.blast_radius, t),
+        f"{t['takes']}: {_inline(needed(t, option.needs))}",
+        f"**{t['policy_refuses']}:** {_inline('; '.join(option.needs.refused))}" if option.needs.refused else "",
     ]
     return "\n\n".join(b for b in blocks if b)
 
 
 def _plan_step(step: PlanStep, t: Texts) -> str:
     said = f"**{t['cannot_run']}: {_inline(step.infeasible)}**" if step.infeasible else _inline(step.preview)
-    return f"1. `{step.operation}` `{_params(step.params)}` {said}"
+    lines = [f"1. `{step.operation}` `{_params(step.params)}` {said}"]
+    lines += [f"   - {_inline(c.what)}: {_inline(c.before)} -> {_inline(c.after)}" for c in step.changes]
+    if step.checks:
+        lines.append(f"   - {t['preflight']}: {passed(t, step.checks)}")
+        lines += [f"     - {_preflight(c, t)}" for c in step.checks if c.status != "ok"]
+    return "\n".join(lines)
+
+
+def _preflight(check: PreflightCheck, t: Texts) -> str:
+    status = word(t, "checked", check.status)
+    marked = f"**{status}**" if check.status == "failed" else status
+    return f"{word(t, 'looked', check.name)}: {marked}: {_inline(check.detail)}"
+
+
+def _blast_radius(radius: BlastRadius | None, t: Texts) -> str:
+    if radius is None:
+        return ""
+    share = radius.request_share
+    felt_by = {how: [_inline(felt(t, s)) for s in radius.services if s.how == how] for how in FELT}
+    lines = [f"- {t[f'reversible_{radius.reversible}']}"]
+    lines += [f"- {t[f'felt_{how}']}: {', '.join(names)}" for how, names in felt_by.items() if names]
+    lines += [f"- {t['share_unknown'] if share is None else t['request_share'].format(f'{100 * share:.0f}%')}"]
+    heads = _heads(t["service_of"], t["servers"], t["utilisation"], t["time_to_answer"], "")
+    left = ["", *heads, *(_capacity(c, t) for c in radius.capacity)] if radius.capacity else []
+    return "\n".join([f"{t['blast_radius']}:", "", *lines, *left])
+
+
+def _capacity(left: CapacityEstimate, t: Texts) -> str:
+    busy = [f"{100 * u:.0f}%" if u is not None else "-" for u in (left.utilisation_now, left.utilisation_then)]
+    return _row(
+        _inline(left.service),
+        f"{left.servers_now:g} -> {left.servers_then:g}",
+        " -> ".join(busy),
+        t["as_long"].format(f"{left.wait_then:g}") if left.wait_then is not None else "-",
+        _inline(left.basis),
+    )
 
 
 def _effect(effect: ExpectedEffect, t: Texts) -> str:
@@ -334,30 +401,56 @@ def _effect(effect: ExpectedEffect, t: Texts) -> str:
 def _decisions(report: Report, t: Texts) -> str:
     if not report.decisions:
         return ""
+    return "\n".join([f"## {t['decisions']}", "", *(_decision(d, t) for d in report.decisions)])
+
+
+def _decision(decision: DecisionMade, t: Texts) -> str:
+    words = decision.hint or decision.note
+    return (
+        f"- {_time(decision.at)}: {_inline(decision.by)} {t['chose']}"
+        f" **{chosen(t, decision.choice, decision.steps)}** ({_inline('; '.join(around_decision(t, decision)))})"
+        + (f": {_inline(words)}" if words else "")
+    )
+
+
+def _approvals(report: Report, t: Texts) -> str:
+    """Those that wait for another person's."""
     rows = [
-        f"- {_time(d.at)}: {_inline(d.by)} {t['chose']} **{d.choice}**"
-        + (f": {_inline(d.hint or d.note)}" if d.hint or d.note else "")
-        for d in report.decisions
+        f"- {_time(a.at)}: {_inline(a.by)} {t['approved']} **{chosen(t, a.choice, a.steps)}** ({t[f'via_{a.via}']})"
+        for a in report.approvals
     ]
-    return "\n".join([f"## {t['decisions']}", "", *rows])
+    if not rows:
+        return ""
+    return "\n".join([f"## {t['approvals']}", "", *rows])
+
+
+def _notes(report: Report, t: Texts) -> str:
+    rows = [f"- {_time(n.at)}: {_inline(n.by)}: {_inline(n.text)}" for n in report.notes]
+    return "\n".join([f"## {t['notes']}", "", *rows]) if rows else ""
 
 
 def _execution(execution: Execution, t: Texts) -> str:
     lines = [f"## {t['execution']}: {_inline(execution.title)}", ""]
-    lines += [_step(r, t) for r in execution.results]
-    lines += [f"{_step(r, t)} ({t['undone']})" for r in execution.undone]
+    lines += [t["puts_back"].format(f"`{execution.undoes}`"), ""] if execution.undoes else []
+    lines += [_step(r, todo(t, r.status), t) for r in execution.results]
+    lines += [_step(r, todo_undone(t, r.status), t, f" ({t['undone']})") for r in execution.undone]
     return "\n".join([*lines, "", *_verification(execution.verification, t)])
 
 
-def _step(result: StepResult, t: Texts) -> str:
+def _step(result: StepResult, what_to_do: str, t: Texts, of: str = "") -> str:
     detail = f": {_inline(result.detail)}" if result.detail else ""
     requests = f" ({', '.join(map(_inline, result.request_ids))})" if result.request_ids else ""
-    return f"{result.ordinal}. `{result.operation}` **{word(t, 'step', result.status)}**{detail}{requests}"
+    advice = f"\n   **{what_to_do}**" if what_to_do else ""
+    status = word(t, "step", result.status)
+    return f"{result.ordinal}. `{result.operation}` **{status}**{detail}{requests}{of}{advice}"
 
 
 def _verification(verification: Verification, t: Texts) -> list[str]:
     verdict = word(t, "verdict", verification.verdict)
     lines = [f"{t['verdict']}: **{verdict}**. {_inline(verification.detail)}"]
+    if verification.control:
+        credit = word(t, "credit", verification.credit)
+        lines += ["", f"{t['credit']} **{credit}**. {t['compared']}: {_inline(verification.control)}"]
     if verification.checks:
         lines += ["", *_heads(t["metric"], t["before"], t["after"], t["expected_value"], "")]
         for c in verification.checks:

@@ -1,13 +1,15 @@
 """The labels of a report in each language, in markdown as in the console. Data (titles, quotes, ids) stays as it is."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from app.report import ModelUse
+from app.report import DecisionMade, ModelUse
+from executors.base import PreflightCheck
 from graph.confidence import percent
-from graph.state import Language, RootCause
+from graph.state import AffectedService, Language, Needs, RootCause
 
 Texts = Mapping[str, str]
 HOLDS = ("verified", "repaired")  # verdicts of the grounding table
+FELT = ("changed", "caller", "callee")  # how a service feels an option, nearest first
 
 ENGLISH: Texts = {
     "language": "en",
@@ -145,9 +147,72 @@ ENGLISH: Texts = {
     "cannot_run": "cannot run",
     "expected_effect": "expected: {} within {} minutes",
     "revision": "Plan revision",
+    # what an option would do, and what it takes
+    "preflight": "Pre-flight checks",
+    "all_passed": "all {} passed",
+    "some_passed": "{} of {} passed",
+    "checked_ok": "ok",
+    "checked_warning": "warning",
+    "checked_failed": "failed",
+    "checked_skipped": "not looked at",
+    "looked_catalogue": "service catalogue",
+    "looked_state": "present state",
+    "looked_permission": "permissions",
+    "looked_quota": "quotas",
+    "looked_deployment": "deployment in flight",
+    "looked_scaling": "scaling policies",
+    "looked_gitops": "GitOps owner",
+    "looked_capacity": "capacity left",
+    "looked_dry_run": "the target's own dry run",
+    "looked_policy": "policy",
+    "blast_radius": "Blast radius",
+    "felt_changed": "changed",
+    "felt_caller": "callers",
+    "felt_callee": "called by it",
+    "hops": "{} calls away",
+    "hops_one": "1 call away",
+    "request_share": "{} of the requests of this incident's services pass what is changed",
+    "share_unknown": "share of the requests: not measured",
+    "servers": "servers",
+    "utilisation": "utilisation",
+    "time_to_answer": "time to an answer",
+    "as_long": "{} times as long",
+    "reversible_all": "all of it can be put back",
+    "reversible_partly": "only part of it can be put back",
+    "reversible_no": "cannot be put back",
+    "takes": "Approval takes",
+    "people": "{} different people",
+    "people_one": "1 person",
+    "not_by": "not by {}",
+    "dry_run_only": "dry run only: nothing is changed in this environment",
+    "policy_refuses": "The policy does not let it run now",
+    "approvals": "Approvals that wait",
+    "approved": "approved",
+    "more_people": "{} more people must approve the same",
+    "more_people_one": "1 more person must approve the same",
+    "only_steps": "only step {}",
+    "plan_number": "plan {} of this incident",
+    "policy_version": "policy {}",
     # decisions, execution, history
     "decisions": "Decisions",
     "chose": "chose",
+    "via_rest": "REST",
+    "via_slack": "Slack",
+    "via_console": "console",
+    "via_cli": "command line",
+    "approved_too": "approved by {} too",
+    "withdrawn": "withdrawn by {} before anything of it began: nothing was run",
+    "notes": "Done by hand",
+    "credit": "Was it the remedy?",
+    "credit_remedy": "it was the remedy",
+    "credit_unclear": "cannot be told",
+    "credit_by_itself": "it recovered by itself",
+    "compared": "Compared with",
+    "puts_back": "puts back what plan {} changed",
+    "todo_unknown": "Nobody knows whether this was done. It is not tried again by itself, and later steps were not run."
+    " Look at the target yourself, then choose re_plan: that reads it again.",
+    "todo_dry_run": "Nothing was changed.",
+    "todo_undo_failed": "Not put back: what the step changed is still in place. Put it back by hand, and note that.",
     "execution": "Execution",
     "undone": "Undone",
     "verdict": "Verdict",
@@ -312,9 +377,72 @@ KOREAN: Texts = {
     "cannot_run": "지금 실행할 수 없음",
     "expected_effect": "기대 효과: {}, {}분 이내",
     "revision": "계획 리비전",
+    # what an option would do, and what it takes
+    "preflight": "사전 점검",
+    "all_passed": "{}건 모두 통과",
+    "some_passed": "{}/{}건 통과",
+    "checked_ok": "정상",
+    "checked_warning": "주의",
+    "checked_failed": "실패",
+    "checked_skipped": "확인하지 못함",
+    "looked_catalogue": "서비스 카탈로그",
+    "looked_state": "현재 상태",
+    "looked_permission": "권한",
+    "looked_quota": "할당량",
+    "looked_deployment": "진행 중인 배포",
+    "looked_scaling": "스케일링 정책",
+    "looked_gitops": "GitOps 소유자",
+    "looked_capacity": "남는 용량",
+    "looked_dry_run": "대상의 자체 모의 실행",
+    "looked_policy": "정책",
+    "blast_radius": "영향 범위",
+    "felt_changed": "변경 대상",
+    "felt_caller": "호출하는 서비스",
+    "felt_callee": "호출되는 서비스",
+    "hops": "{}단계 거리",
+    "hops_one": "1단계 거리",
+    "request_share": "이 장애에 속한 서비스의 요청 가운데 {}가 변경 대상을 지납니다",
+    "share_unknown": "요청 비중: 측정되지 않음",
+    "servers": "서버 수",
+    "utilisation": "사용률",
+    "time_to_answer": "응답 시간",
+    "as_long": "{}배",
+    "reversible_all": "모두 되돌릴 수 있음",
+    "reversible_partly": "일부만 되돌릴 수 있음",
+    "reversible_no": "되돌릴 수 없음",
+    "takes": "승인 조건",
+    "people": "서로 다른 {}명",
+    "people_one": "1명",
+    "not_by": "{} 제외",
+    "dry_run_only": "모의 실행 전용: 이 환경에서는 아무것도 변경하지 않습니다",
+    "policy_refuses": "지금은 정책이 실행을 허용하지 않습니다",
+    "approvals": "대기 중인 승인",
+    "approved": "승인함",
+    "more_people": "같은 조치를 {}명이 더 승인해야 합니다",
+    "more_people_one": "같은 조치를 1명이 더 승인해야 합니다",
+    "only_steps": "{}단계만",
+    "plan_number": "이 장애의 {}번째 계획",
+    "policy_version": "정책 {}",
     # decisions, execution, history
     "decisions": "결정 이력",
     "chose": "선택:",
+    "via_rest": "REST",
+    "via_slack": "Slack",
+    "via_console": "콘솔",
+    "via_cli": "명령줄",
+    "approved_too": "{}도 승인함",
+    "withdrawn": "{}가 시작 전에 철회하여 아무것도 실행되지 않음",
+    "notes": "직접 수행한 조치",
+    "credit": "조치의 효과인가?",
+    "credit_remedy": "조치의 효과임",
+    "credit_unclear": "판단할 수 없음",
+    "credit_by_itself": "저절로 복구됨",
+    "compared": "비교 대상",
+    "puts_back": "계획 {}에서 바꾼 것을 되돌림",
+    "todo_unknown": "이 단계가 수행되었는지 알 수 없습니다. 저절로 다시 시도하지 않으며"
+    " 이후 단계는 실행되지 않았습니다. 대상을 직접 확인한 뒤 re_plan 을 선택하면 상태를 다시 읽습니다.",
+    "todo_dry_run": "아무것도 변경되지 않았습니다.",
+    "todo_undo_failed": "되돌리지 못했습니다. 이 단계가 바꾼 것이 그대로 남아 있으니 직접 되돌리고 메모를 남기세요.",
     "execution": "실행",
     "undone": "되돌린 단계",
     "verdict": "판정",
@@ -381,6 +509,55 @@ def used(t: Texts, use: ModelUse) -> str:
     tokens = t["model_tokens"].format(f"{use.prompt_tokens:,}", f"{use.completion_tokens:,}")
     dollars = t["model_dollars"].format(f"{use.dollars:,.4f}")
     return f"{use.calls}{failed} · {tokens} · {dollars} · {t['seconds'].format(f'{use.seconds:,.1f}')}"
+
+
+def passed(t: Texts, checks: Sequence[PreflightCheck]) -> str:
+    """How many of the pre-flight checks of a step passed."""
+    good = sum(check.status == "ok" for check in checks)
+    said = len(checks)
+    return t["all_passed"].format(said) if good == said else t["some_passed"].format(good, said)
+
+
+def amount(t: Texts, number: int, name: str) -> str:
+    """``name`` with its number; one has a label of its own."""
+    return t[f"{name}_one"] if number == 1 else t[name].format(number)
+
+
+def felt(t: Texts, service: AffectedService) -> str:
+    """A service, and how far it is from what is changed."""
+    return f"{service.service} ({amount(t, service.hops, 'hops')})" if service.hops else service.service
+
+
+def needed(t: Texts, needs: Needs) -> str:
+    """What the policy asks for, in a line; what it refuses is not in it."""
+    asked = [needs.role, amount(t, needs.approvals, "people")]
+    asked += [t["not_by"].format(needs.not_by)] if needs.not_by else []
+    asked += [t["dry_run_only"]] if needs.dry_run else []
+    why = f" ({', '.join(needs.why)})" if needs.why else ""
+    return " · ".join(asked) + why
+
+
+def chosen(t: Texts, choice: str, steps: Sequence[int]) -> str:
+    """A choice, and which steps of it if not all."""
+    return f"{choice} ({t['only_steps'].format(', '.join(map(str, steps)))})" if steps else choice
+
+
+def around_decision(t: Texts, decision: DecisionMade) -> list[str]:
+    """Where it was made, who approved it too, and who took it back."""
+    others = [a.by for a in decision.approvals if a.by != decision.by]
+    said = [t[f"via_{decision.via}"]]
+    said += [t["approved_too"].format(", ".join(others))] if others else []
+    return said + ([t["withdrawn"].format(decision.withdrawn_by)] if decision.withdrawn_by else [])
+
+
+def todo(t: Texts, status: str) -> str:
+    """What to do about a step that ended so; empty: nothing."""
+    return t.get(f"todo_{status}", "")
+
+
+def todo_undone(t: Texts, status: str) -> str:
+    """The same of a step that was to be put back."""
+    return t["todo_undo_failed"] if status == "failed" else todo(t, status)
 
 
 def written_in(t: Texts, language: Language) -> str:

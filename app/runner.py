@@ -6,16 +6,18 @@ projecting the graph's state into them, in one transaction, and doing that twice
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.graph import END
 from langgraph.types import Command, Interrupt
+from pydantic import JsonValue
 
 from app.db import Connection, Pool, Row, transaction
-from app.store import incidents, ledger
+from app.store import incidents, ledger, llm_calls
+from app.store.audit import OURSELVES, Entry, Kind, append_new
 from graph import flow
 from graph.deps import Deps
 from graph.state import Alert, Decision, Language, State, storable
@@ -74,7 +76,6 @@ class Runner:
             if not await incidents.set_status(connection, incident_id, "needs_attention", reason=reason):
                 return False
             log.error("incident %s failed too often: %s", incident_id, reason)
-            await ledger.abandon(connection, incident_id, now, f"given up: {reason}")
             await incidents.add_event(
                 connection,
                 incident_id,
@@ -84,6 +85,7 @@ class Runner:
                 f"needs attention: it failed again and again; the last error: {reason}",
                 data={"status": "needs_attention"},
             )
+            await ledger.abandon(connection, incident_id, now, f"given up: {reason}")  # audited, so it comes last
         return True
 
     async def _row(self, incident_id: str) -> Row | None:
@@ -176,7 +178,7 @@ class _Run:
 
     async def _updated(self, chunk: Mapping[str, Any], values: dict[str, Any]) -> bool:
         for node, update in chunk.items():
-            if node == "__metadata__":  # LangGraph marks updates it replays
+            if node == "__metadata__" or update is None:  # marks updates it replays; a node that failed on resuming
                 continue
             if node == "__interrupt__":
                 return await self._project(values, ("RemediationDecision",), update)
@@ -190,6 +192,14 @@ class _Run:
             rows = await incidents.decisions(connection, self.incident_id)
         revision = flow.typed(values)["plan"].revision
         return next((Decision.model_validate(r) for r in rows if r["plan_revision"] == revision), None)
+
+    async def _decided(self, connection: Connection, plan_revision: str) -> bool:
+        """Whether somebody decided since the checkpoint was read: then no decision is awaited, and none may be shown.
+
+        Nobody decides from now on until the transaction ends.
+        """
+        await incidents.lock(connection, self.incident_id)
+        return any(d["plan_revision"] == plan_revision for d in await incidents.decisions(connection, self.incident_id))
 
     async def _tell(self, progress: Mapping[str, Any]) -> None:
         async with transaction(self.runner.pool) as connection:
@@ -214,6 +224,8 @@ class _Run:
         status, reason = _status(state, following, interrupts)
         plan, round_ = state.get("plan"), state.get("round", 0)
         async with transaction(self.runner.pool) as connection:
+            if interrupts and plan and await self._decided(connection, plan.revision):
+                return True
             if not await incidents.set_status(
                 connection,
                 self.incident_id,
@@ -239,7 +251,30 @@ class _Run:
                 status.replace("_", " ") + (f": {reason}" if reason else ""),
                 data={"status": status},
             )
+            if round_:
+                prompts = await llm_calls.page(connection, self.incident_id)
+                told = list(_audited(state, _known_parts(following), prompts))
+                now = self.runner.deps.clock.now()
+                entries = [Entry(kind, OURSELVES, now, body, self.incident_id) for kind, body in told]
+                await append_new(connection, self.incident_id, entries)
         return True
+
+
+def _audited(state: State, parts: Sequence[str], prompts: Sequence[Row]) -> Iterator[tuple[Kind, dict[str, JsonValue]]]:
+    """What the audit log is to know of an incident by now; what it knows already is not written again."""
+    alert, round_ = state["alert"], state["round"]
+    yield "alert", alert.model_dump(mode="json", include={"source", "title", "service", "cycle_key", "occurred_at"})
+    yield "evidence", {"round": round_, "digest": state["evidence"].digest}
+    for call in prompts:
+        asked = {name: call[name] for name in ("round", "node", "prompt_sha256")}
+        yield "prompt", {"call": str(call["id"]), **asked}
+    if "plan" in parts and (plan := state.get("plan")):
+        told = plan.model_dump(mode="json", include={"revision", "digest", "number", "policy_version"})
+        yield "plan", {"round": round_, **told, "evidence_sha256": plan.evidence_sha256}
+    for execution in state.get("executions", ()):
+        verification = execution.verification
+        measured = {"verdict": verification.verdict, "credit": verification.credit}
+        yield "verification", {"plan_revision": execution.plan_revision, "choice": execution.choice, **measured}
 
 
 def _known_parts(following: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """The product's own settings, from the environment and ``.env``. Plug-ins have their own Settings in their files."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +10,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.clock import parse_clock
+from app.intake.base import Secrets
 from graph.state import Language
 
 CommaList = Annotated[tuple[str, ...], NoDecode]
@@ -79,11 +81,22 @@ class Settings(BaseSettings):
         default="en", description="What reports are written in, en or ko, where whoever opens an incident says nothing"
     )
     public_url: str = Field(default="http://127.0.0.1:8080", description="How people reach this service")
+    api_key: SecretStr | None = Field(
+        default=None, description="Your own key, for `autopilot actions`, `decide` and the like; the service needs none"
+    )
     clock: str = Field(
         default="system", description="system, or <origin ISO>@<wall epoch seconds>x<speed> for the demo"
     )
     mask_ips: bool = Field(default=False, description="Mask IP addresses too, before anything leaves for a model")
     worker_concurrency: int = Field(default=10, ge=1, le=50, description="Incidents a worker runs at once")
+    audit_key: Secrets = Field(
+        default=(),
+        description="What signs the audit log: a secret that is not in the database, the same for every process; to"
+        " change it, first old,new everywhere, then new,old. Unset: a key in the database, which its owner knows",
+    )
+    escalation_url: SecretStr | None = Field(
+        default=None, description="Where plans that nobody decides on are posted to, as JSON; it may hold a secret"
+    )
     stalled_after_s: float = Field(
         default=6.0,
         ge=2.0,
@@ -101,6 +114,13 @@ class Settings(BaseSettings):
             raise ValueError("this is no Postgres URL; write postgresql://user:password@host/database")
         return url
 
+    @field_validator("escalation_url")
+    @classmethod
+    def _escalation_url_is_one(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not url.get_secret_value().startswith(("http://", "https://")):
+            raise ValueError("this is no address; it begins with https:// or http://")
+        return url
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _upper_case(cls, value: object) -> object:
@@ -112,6 +132,13 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @field_validator("api_key")
+    @classmethod
+    def _api_key_is_one(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and not re.fullmatch(r"ap_[\w-]+", key.get_secret_value(), re.ASCII):
+            raise ValueError("this is no key of `autopilot keys create`; it begins with ap_")
+        return key
 
     @field_validator("clock")
     @classmethod

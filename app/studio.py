@@ -57,6 +57,10 @@ class MemoryLedger:
         self.steps[claim.key] = ClaimedStep(str(claim.key), True, 1, 0.0, claim.at, dict(claim.before), None)
         return self.steps[claim.key]
 
+    async def refuse(self, claim: Claim, result: StepResult) -> StepResult:
+        """See graph.deps.Ledger."""
+        return result
+
     async def retake(self, step: ClaimedStep) -> bool:
         """See graph.deps.Ledger."""
         return True

@@ -21,6 +21,7 @@ from app.received_changes import ReceivedChanges
 from app.reception import Reception
 from app.settings import Settings
 from app.store.alerts import observed_edges
+from app.store.facts import PostgresFacts
 from app.store.installation import masking_key
 from app.store.ledger import PostgresLedger, PostgresSnapshots
 from app.store.past import PostgresPast
@@ -69,8 +70,9 @@ async def assembled(settings: Settings, database_url: str) -> AsyncIterator[Prod
     collectors = create_collectors(settings.collectors, file.declared(), clock)
     executors = create_executors(settings.executors, catalogue, clock)
     senders = create_senders(file, clock)
-    pool = create_pool(database_url, max_size=2 * settings.worker_concurrency + 5)
-    intake_pool = create_pool(database_url, min_size=1, max_size=1)
+    keys = settings.audit_key
+    pool = create_pool(database_url, max_size=2 * settings.worker_concurrency + 5, audit_keys=keys)
+    intake_pool = create_pool(database_url, min_size=1, max_size=1, audit_keys=keys)
     queue = create_queue(database_url)
     closers = [*(c.aclose for c in collectors), *(e.aclose for e in executors), *(s.aclose for s in senders.values())]
     async with AsyncExitStack() as stack:
@@ -83,14 +85,28 @@ async def assembled(settings: Settings, database_url: str) -> AsyncIterator[Prod
         stack.push_async_callback(close_analyst)
         await stack.enter_async_context(intake_pool)
         await stack.enter_async_context(queue.open_async())
-        desk = Desk(pool, queue, catalogue, clock, settings, file.roles(), file.correlation, intake_pool=intake_pool)
+        operations = operations_by_name(executors)
+        desk = Desk(
+            pool,
+            queue,
+            catalogue,
+            clock,
+            settings,
+            policy=file.policy,
+            operators=file.operators,
+            operations=operations,
+            correlation=file.correlation,
+            intake_pool=intake_pool,
+        )
         deps = Deps(
             catalogue=catalogue,
             collectors=[*collectors, ReceivedChanges(pool)],
             snapshots=PostgresSnapshots(pool),
             analyst=analyst,
-            operations=operations_by_name(executors),
-            ledger=PostgresLedger(pool),
+            operations=operations,
+            policy=file.policy,
+            facts=PostgresFacts(pool, catalogue, file.policy, clock),
+            ledger=PostgresLedger(pool, file.policy),
             clock=clock,
             windows=windows(collectors),
             observed_edges=partial(edges_seen, pool),

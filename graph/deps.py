@@ -13,6 +13,7 @@ from executors.base import AnyOperation, Clock
 from graph.catalogue import Catalogue
 from graph.llms.base import Analyst, PastIncident, TrackRecord
 from graph.masking import Masker
+from graph.policy import Facts, Policy
 from graph.state import Alert, StepResult
 from graph.windows import ChooseWindows, standard_windows
 
@@ -60,6 +61,9 @@ class Claim:
     resource: str
     before: Mapping[str, JsonValue]
     at: datetime
+    services: tuple[str, ...] = ()  # of the catalogue, that are changed; counted for the policy's rate
+    choice: str = ""  # of the decision it is claimed under, and the digest of the plan it was made on: refused where
+    plan_digest: str = ""  # the stored decision is another; empty: not compared
 
 
 @dataclass(frozen=True)
@@ -83,16 +87,24 @@ class Ledger(Protocol):
 
     async def claim(self, claim: Claim) -> ClaimedStep:
         """Claim a step nobody has claimed. Raises ResourceBusy if another step holds the resource, Refused if the
-        incident is closed.
+        incident is closed, no decision approves the step, it was withdrawn or lay too long before anything of it began,
+        the kill switch is pulled, or a service was changed too often.
+        """
 
-        Postgres refuses a step without a stored decision on that plan revision.
+    async def refuse(self, claim: Claim, result: StepResult) -> StepResult:
+        """Record that a step is not run, so that it is not after all once the reason is gone.
+
+        The result that stands: of a step that was claimed already, its own.
         """
 
     async def retake(self, step: ClaimedStep) -> bool:
-        """Claim again a step whose probe said it was never made; of several callers one gets True."""
+        """Claim again a step whose probe said it was never made; of several callers one gets True.
+
+        Raises Refused if the kill switch is pulled.
+        """
 
     async def finish(self, step_id: str, result: StepResult) -> None:
-        """Record the result and release the resource."""
+        """Record the result and release the resource. The first one stays, unless it is ``unknown`` and this is not."""
 
 
 class ResourceBusy(Exception):
@@ -119,6 +131,21 @@ class NoPast:
     async def track_record(self, category: str) -> Mapping[str, TrackRecord]:
         """Nothing is known."""
         return {}
+
+
+class PolicyFacts(Protocol):
+    """What the policy must know of the world."""
+
+    async def at_present(self, services: Sequence[str], *, incident_id: str = "") -> Facts:
+        """As of now: kill switch, changes of the last hour, error budgets, and who opened the incident."""
+
+
+class NoFacts:
+    """PolicyFacts where nothing is stored: Studio, evaluation, tests."""
+
+    async def at_present(self, services: Sequence[str], *, incident_id: str = "") -> Facts:
+        """Nobody froze anything, nothing was changed."""
+        return Facts(now=datetime.now(UTC))
 
 
 ObservedEdges = Callable[[], Awaitable[Sequence[Edge]]]
@@ -151,6 +178,8 @@ class Deps:
     operations: Mapping[str, AnyOperation]
     ledger: Ledger
     clock: Clock
+    policy: Policy = field(default_factory=Policy)
+    facts: PolicyFacts = field(default_factory=NoFacts)
     windows: ChooseWindows = standard_windows
     observed_edges: ObservedEdges = _none_observed
     collect_s: float = 20.0  # wall time that ContextCollector may take for all sources together

@@ -3,6 +3,7 @@
 SlackAlert -> ContextCollector -> RootCauseAnalyzer -> ActionPlanner -> RemediationDecision -> ActionExecutor
                     ^                                       ^                  |                     |
                     +------------- re_analyze --------------|------------------+                     |
+                                                            +---- re_plan -----+                     |
                                                             +---- not resolved: decide again --------+
 """
 
@@ -50,7 +51,7 @@ def after_decision(state: State) -> str:
     choice = typed(state)["decision"].choice
     if choice == "manual":
         return END
-    return "ContextCollector" if choice == "re_analyze" else "ActionExecutor"
+    return {"re_analyze": "ContextCollector", "re_plan": "ActionPlanner"}.get(choice, "ActionExecutor")
 
 
 def after_execution(state: State) -> str:
@@ -75,6 +76,8 @@ def build(deps: Deps, nodes: Mapping[str, Node] = NODES) -> Graph:
     graph.add_edge("ContextCollector", "RootCauseAnalyzer")
     graph.add_edge("RootCauseAnalyzer", "ActionPlanner")
     graph.add_edge("ActionPlanner", "RemediationDecision")
-    graph.add_conditional_edges("RemediationDecision", after_decision, ["ContextCollector", "ActionExecutor", END])
+    graph.add_conditional_edges(
+        "RemediationDecision", after_decision, ["ContextCollector", "ActionPlanner", "ActionExecutor", END]
+    )
     graph.add_conditional_edges("ActionExecutor", after_execution, ["ActionPlanner", END])
     return graph.compile(name="AIOps Auto Pilot")

@@ -4,6 +4,7 @@ All are frozen. A field added later needs a default: a checkpoint written by an 
 Telemetry and its parts come from ``collectors.base``; ``Resource`` and ``Risk`` from ``executors.base``.
 """
 
+import json
 from collections.abc import Iterable
 from hashlib import sha256
 from math import isfinite
@@ -13,9 +14,19 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 from typing_extensions import TypedDict  # pydantic asks for it below Python 3.12
 
 from collectors.base import Document, Edge, Gap, Scope, SeriesRef, Window
-from executors.base import Risk
+from executors.base import Change, PreflightCheck, Risk
 
-Choice = Literal["1", "2", "3", "manual", "re_analyze"]
+Choice = Literal[
+    "1",
+    "2",
+    "3",
+    "manual",
+    "re_analyze",
+    "re_plan",  # the options anew, against the present state: after drift, or when the plan is too old
+    "undo",  # put back what the last option changed
+]
+Role = Literal["viewer", "responder", "admin"]
+"""What a caller may do; each includes the one before."""
 Severity = Literal["critical", "warning", "info"]
 Transition = Literal[
     "firing",
@@ -67,6 +78,15 @@ def storable(value: Any) -> Any:
     if isinstance(value, dict):
         return {storable(k): storable(v) for k, v in value.items()}
     return [storable(v) for v in value] if isinstance(value, list) else value
+
+
+def _canonical(value: Any) -> Any:
+    """The same for 10.0, 10 and 1e1: Postgres' jsonb keeps numbers, not how they were written."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {k: _canonical(v) for k, v in value.items()}
+    return [_canonical(v) for v in value] if isinstance(value, list) else value
 
 
 # --- evidence ---
@@ -261,10 +281,61 @@ class PlanStep(Model):
     summary: str = ""
     preview: str = Field(default="", description="What would change, from what to what")
     infeasible: str = Field(default="", description="Why it cannot run now; empty means it can")
+    changes: tuple[Change, ...] = Field(default=(), description="Before and after, line by line")
+    checks: tuple[PreflightCheck, ...] = Field(default=(), description="What was looked at before a person was asked")
+    pinned: dict[str, JsonValue] = Field(
+        default_factory=dict,
+        description="The target's state that an approval is bound to; empty: it changes nothing, or an earlier step"
+        " of the option changes the same target",
+    )
 
 
 Intent = Literal["mitigate", "fix", "least_risk"]
 """Stop the pain now, remove the cause, or touch as little as possible: options of a plan differ in it."""
+
+
+class AffectedService(Model):
+    """A service that feels an option."""
+
+    service: str
+    how: Literal["changed", "caller", "callee"]
+    hops: int = Field(default=0, ge=0, description="Calls between it and what is changed")
+
+
+class CapacityEstimate(Model):
+    """Whether what is left can carry the load: an M/M/c queue."""
+
+    service: str
+    servers_now: float
+    servers_then: float = Field(description="At the lowest point")
+    utilisation_now: float | None = Field(default=None, description="0 to 1; None: not measured")
+    utilisation_then: float | None = None
+    wait_then: float | None = Field(
+        default=None, description="Mean time to an answer as a multiple of today's; None: unbounded, or not measured"
+    )
+    basis: str = Field(default="", description="What it was computed from")
+
+
+class BlastRadius(Model):
+    """Whom an option touches, and what is left meanwhile."""
+
+    services: tuple[AffectedService, ...] = ()
+    request_share: float | None = Field(
+        default=None, ge=0.0, le=1.0, description="Of the requests in the incident's scope; None: not measured"
+    )
+    capacity: tuple[CapacityEstimate, ...] = ()
+    reversible: Literal["all", "partly", "no"] = "no"
+
+
+class Needs(Model):
+    """What the policy asks for before an option may run."""
+
+    role: Role = "responder"
+    approvals: int = Field(default=1, ge=1, description="By so many different people")
+    not_by: str = Field(default="", description="Who may not approve it: whoever asked for it")
+    dry_run: bool = Field(default=False, description="The environment is dry-run only: nothing will be changed")
+    refused: tuple[str, ...] = Field(default=(), description="Why the policy does not let it run now")
+    why: tuple[str, ...] = Field(default=(), description="The rules that ask for it")
 
 
 class ActionOption(Model):
@@ -282,34 +353,84 @@ class ActionOption(Model):
     expected: tuple[ExpectedEffect, ...] = ()
     undo: str = Field(default="", description="How it is undone; empty means it cannot be")
     tried: str = Field(default="", description="Verdict, if it was run in this incident already")
+    blast_radius: BlastRadius | None = None
+    needs: Needs = Needs()
     engine: str = Field(default="rules", description="Who proposed it: rules, or the model's name")
     engine_note: str = Field(default="", description="e.g. why the rules engine answered instead of the model")
 
 
 class Plan(Model):
-    """Up to three options. ``revision`` is a hash over everything a person sees."""
+    """Up to three options. ``digest`` is a hash over everything a person sees, and what it rests on."""
 
-    revision: str
+    revision: str = Field(description="The first 16 characters of the digest: what a decision names")
+    digest: str = Field(default="", description="sha256")
+    number: int = Field(default=1, description="1, 2, … within the incident")
     options: tuple[ActionOption, ...]
     note: str = ""
+    evidence_sha256: str = Field(default="", description="Of the evidence and the root cause it rests on")
+    policy_version: str = ""
+    salt: str = Field(default="", description="Ties it to its incident and round")
 
     @classmethod
-    def of(cls, options: Iterable[ActionOption], note: str = "", *, salt: str = "") -> "Plan":
-        """A plan with its revision computed. ``salt`` ties it to incident, round and attempt."""
-        options = tuple(options)[:3]
-        shown = "\n".join([salt, note, *(o.model_dump_json() for o in options)])
-        return cls(revision=sha256(shown.encode()).hexdigest()[:16], options=options, note=note)
+    def of(
+        cls,
+        options: Iterable[ActionOption],
+        note: str = "",
+        *,
+        salt: str = "",
+        number: int = 1,
+        evidence_sha256: str = "",
+        policy_version: str = "",
+    ) -> "Plan":
+        """A plan with its digest computed. ``salt`` ties it to its incident and round."""
+        unsigned = cls(
+            revision="",
+            number=number,
+            options=tuple(options)[:3],
+            note=note,
+            evidence_sha256=evidence_sha256,
+            policy_version=policy_version,
+            salt=salt,
+        )
+        digest = unsigned._computed_digest()
+        return unsigned.model_copy(update={"revision": digest[:16], "digest": digest})
+
+    @property
+    def intact(self) -> bool:
+        """Whether all of it still is what its digest was computed from, wherever it was stored meanwhile."""
+        return self.digest == self._computed_digest() and self.revision == self.digest[:16]
+
+    def _computed_digest(self) -> str:
+        content = self.model_dump(mode="json", exclude={"revision", "digest"})
+        return sha256(json.dumps(_canonical(storable(content)), sort_keys=True).encode()).hexdigest()
+
+
+Door = Literal["rest", "slack", "console", "cli"]
+"""Through which a decision came."""
+
+
+class Approval(Model):
+    """One person's yes."""
+
+    by: str
+    role: Role
+    via: Door = "rest"
+    at: AwareDatetime
 
 
 class Decision(Model):
-    """What a person decided, bound to the plan revision they saw."""
+    """What people decided, bound to the plan revision they saw."""
 
     plan_revision: str
     choice: Choice
+    steps: tuple[int, ...] = Field(default=(), description="Ordinals that were approved; empty: all of the option")
     hint: str = ""
     note: str = ""
-    by: str
+    by: str = Field(description="Whose approval completed it")
+    via: Door = "rest"
     at: AwareDatetime
+    approvals: tuple[Approval, ...] = ()
+    plan_digest: str = ""
     language: Language | None = Field(default=None, description="Of the next analysis, if it is to change")
 
 
@@ -350,6 +471,10 @@ class Verification(Model):
     verdict: Verdict
     checks: tuple[EffectCheck, ...] = ()
     detail: str = ""
+    credit: Literal["remedy", "unclear", "by_itself"] = Field(
+        default="unclear", description="Whether it was the remedy, by comparison with the control"
+    )
+    control: str = Field(default="", description="What it was compared with, and what that did meanwhile")
 
 
 class Execution(Model):
@@ -360,7 +485,10 @@ class Execution(Model):
     title: str
     results: tuple[StepResult, ...]
     verification: Verification
-    undone: tuple[StepResult, ...] = Field(default=(), description="Steps put back because things got worse")
+    undone: tuple[StepResult, ...] = Field(
+        default=(), description="Steps put back, last first: because things got worse, or because a person chose undo"
+    )
+    undoes: str = Field(default="", description="Of choice undo: the plan revision whose steps were put back")
 
 
 # --- the state ---

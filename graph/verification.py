@@ -1,14 +1,22 @@
 """Did it work? From measured values to a verdict. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from math import sqrt
 from statistics import median
 
-from collectors.base import Series, SeriesRef, Window
+import numpy as np
+
+from collectors.base import Measures, Series, SeriesRef, Window
+from graph.per_request import GONE, Load, at_the_load_before, grows_with_requests
+from graph.ranking.metrics import per_sample
+from graph.ranking.semantics import meaning_of
 from graph.state import EffectCheck, ExpectedEffect, Verdict
 
 WORSE_BY = 0.3  # of the distance between observed and baseline: more than the usual jitter of a metric at its worst
 IMPROVED_BY = 0.3
+FELT: frozenset[Measures] = frozenset({"error", "fault", "success", "latency", "backlog", "loss", "earnings"})
+"""What users feel, or will: all but what is used of resources, which may be much as long as it is enough."""
 Key = tuple[str, str, str]
 
 
@@ -17,21 +25,25 @@ def key(ref: SeriesRef) -> Key:
     return ref.source, ref.component, ref.query
 
 
-def level(series: Sequence[Series], ref: SeriesRef, window: Window) -> float | None:
-    """The median of a metric over a window; None if it has no points there."""
-    start, end = window.start.timestamp(), window.end.timestamp()
-    values = [
-        value
+def inside(series: Sequence[Series], ref: SeriesRef, start_s: float, end_s: float) -> list[tuple[float, float]]:
+    """(epoch seconds, value) of a metric in a half-open span."""
+    return [
+        (at, value)
         for s in series
         if key(s.ref) == key(ref)
         for at, value in zip(s.epoch_s, s.values, strict=True)
-        if start <= at < end
+        if start_s <= at < end_s
     ]
-    return median(values) if values else None
 
 
-def check(effect: ExpectedEffect, before: float | None, after: float | None) -> EffectCheck:
-    """One effect against its measured values."""
+def level(series: Sequence[Series], ref: SeriesRef, window: Window) -> float | None:
+    """The median of a metric over a window; None if it has no points there."""
+    points = inside(series, ref, window.start.timestamp(), window.end.timestamp())
+    return median(value for _, value in points) if points else None
+
+
+def check(effect: ExpectedEffect, before: float | None, after: float | None, load: Load | None = None) -> EffectCheck:
+    """One effect against its measured values; a count at the load of before, where ``load`` tells what that was."""
     before = effect.observed if before is None else before
     name = f"{effect.ref.component} {effect.ref.metric}"
     if after is None:
@@ -41,14 +53,33 @@ def check(effect: ExpectedEffect, before: float | None, after: float | None) -> 
             before=before,
             detail=f"{name}: no fresh values from {effect.ref.source}",
         )
-    met = after <= effect.value if effect.comparator == "<=" else after >= effect.value
+    same_load, remark = _at_the_same_load(effect.ref, before, after, load)
+    if same_load is None:
+        return EffectCheck(effect=effect, status="not_measurable", before=before, detail=f"{name}: {remark}")
+    met = same_load <= effect.value if effect.comparator == "<=" else same_load >= effect.value
+    target = f"expected {effect.comparator} {effect.value:g}"
     return EffectCheck(
         effect=effect,
         status="met" if met else "not_met",
         before=before,
-        after=after,
-        detail=f"{name}: {_number(before)} -> {_number(after)}, expected {effect.comparator} {effect.value:g}",
+        after=same_load,
+        detail=f"{name}: {_number(before)} -> {_number(same_load)}, {target}{remark}",
     )
+
+
+def _at_the_same_load(
+    ref: SeriesRef, before: float | None, after: float, load: Load | None
+) -> tuple[float | None, str]:
+    """``after`` of as many requests as before, and what to know of it; None where too few requests come."""
+    if before is None or not grows_with_requests(ref):
+        return after, ""
+    if load is None or not load.before or load.now is None:
+        return after, " (a count; of how many requests is not measured)"
+    same = at_the_load_before(before, after, load, events=ref.statistic == "sum")
+    requests = f"requests {_number(load.before)} -> {_number(load.now)}"
+    if same is None:
+        return None, f"hardly anything asks it any more ({requests}), so its count says nothing"
+    return same, f" (counted {_number(after)}, {requests})" if same != after else ""
 
 
 def progress(c: EffectCheck) -> float | None:
@@ -67,27 +98,133 @@ def progress(c: EffectCheck) -> float | None:
 
 
 def verdict(checks: Sequence[EffectCheck]) -> Verdict:
-    """All met: resolved. More effects worse than better: worse. Some way made: improved. Else unchanged.
+    """All met: resolved. More effects worse than better: worse. Half of them better: improved. Else unchanged.
 
+    Better and worse go by what users feel, where any of that is measured: a resource that is less used proves nothing.
     Silence is no recovery (a dead service reports no errors either): at least half of the effects must be measured.
     """
-    measured = [(c, p) for c in checks if (p := progress(c)) is not None]
+    measured = [c for c in checks if c.after is not None]
     if not measured or 2 * len(measured) < len(checks):
         return "not_measurable"
-    if all(c.status == "met" for c, _ in measured):
+    if all(c.status == "met" for c in measured):
         return "resolved"
-    worse = sum(p <= -WORSE_BY for _, p in measured)
-    better = sum(p >= IMPROVED_BY for _, p in measured)
+    shares = recovered(measured)
+    worse = sum(share <= -WORSE_BY for share in shares)
+    better = sum(share >= IMPROVED_BY for share in shares)
     if worse > better:
         return "worse"
-    return "improved" if better > worse else "unchanged"
+    return "improved" if better > worse and 2 * better >= len(shares) else "unchanged"
+
+
+def recovered(checks: Sequence[EffectCheck]) -> list[float]:
+    """The progress of each effect that users feel; of all where none of those is measured."""
+    shares = [(c, share) for c in checks if (share := progress(c)) is not None]
+    felt = [share for c, share in shares if meaning_of(c.effect.ref).role in FELT]
+    return felt or [share for _, share in shares]
+
+
+def worsened(checks: Iterable[EffectCheck]) -> dict[Key, float]:
+    """How far from normal each metric is that got worse."""
+    return {
+        key(c.effect.ref): abs(c.after - c.effect.baseline)
+        for c in checks
+        if c.after is not None and c.effect.baseline is not None and (progress(c) or 0.0) <= -WORSE_BY
+    }
 
 
 def checks(
-    effects: Sequence[ExpectedEffect], before: Mapping[Key, float | None], after: Mapping[Key, float | None]
+    effects: Sequence[ExpectedEffect],
+    before: Mapping[Key, float | None],
+    after: Mapping[Key, float | None],
+    loads: Mapping[Key, Load],
 ) -> tuple[EffectCheck, ...]:
     """Every expected effect against its values."""
-    return tuple(check(e, before.get(key(e.ref)), after.get(key(e.ref))) for e in effects)
+    measured = ((e, key(e.ref)) for e in effects)
+    return tuple(check(e, before.get(k), after.get(k), loads.get(k)) for e, k in measured)
+
+
+def reached(checks: Sequence[EffectCheck]) -> tuple[ExpectedEffect, ...]:
+    """What came true: the effects that were met; those that moved towards it, with the level they came to."""
+    return tuple(
+        c.effect if c.status == "met" else c.effect.model_copy(update={"value": c.after})
+        for c in checks
+        if c.status == "met" or (progress(c) or 0.0) >= IMPROVED_BY
+    )
+
+
+# --- harm that the expected effects do not cover ---
+
+GUARDED: Mapping[Measures, int] = {"error": 0, "fault": 0, "success": 0, "latency": 1, "requests": 2}
+"""What is watched besides, the most telling first."""
+MOST_GUARDS = 8
+EACH = 2  # of one component and role
+TWICE = 2.0
+POINTS = 2.0  # percentage points that matter
+SLOWER_S = 0.02  # that anybody notices
+
+
+def guards(
+    refs: Sequence[SeriesRef], changed: Iterable[str], callers: Iterable[str], effects: Sequence[ExpectedEffect]
+) -> tuple[SeriesRef, ...]:
+    """Errors, latency and requests of what is changed, errors and latency of its callers; few, the most telling first.
+
+    What the expected effects measure is left out.
+    """
+    changed, callers = tuple(changed), tuple(callers)
+    covered = {key(effect.ref) for effect in effects}
+    found = {key(ref): ref for ref in refs if key(ref) not in covered and _guards(ref, changed, callers)}
+    taken: Counter[tuple[str, Measures]] = Counter()
+    chosen: list[SeriesRef] = []
+    for ref in sorted(found.values(), key=lambda r: (GUARDED[meaning_of(r).role], r.component in callers, key(r))):
+        same = ref.component, meaning_of(ref).role
+        taken[same] += 1
+        if taken[same] <= EACH:
+            chosen.append(ref)
+    return tuple(chosen[:MOST_GUARDS])
+
+
+def _guards(ref: SeriesRef, changed: Sequence[str], callers: Sequence[str]) -> bool:
+    role = meaning_of(ref).role
+    return role in GUARDED and (ref.component in changed or (ref.component in callers and role != "requests"))
+
+
+def harm(ref: SeriesRef, before: Sequence[tuple[float, float]], after: float | None, load: Load | None = None) -> str:
+    """What got worse, in a sentence; empty: nothing did, or it was not measured.
+
+    ``before``: (epoch seconds, value) until the first call. Harm is beyond all of them, at least twice as bad as
+    usual, and more than chance makes of so few events.
+    """
+    if after is None or not before:
+        return ""
+    values = [value for _, value in before]
+    usual, role = median(values), meaning_of(ref).role
+    after, _ = _at_the_same_load(ref, usual, after, load)
+    if after is None:
+        return ""
+    if role == "requests":
+        bad = usual > 0.0 and after < GONE * usual and after < min(values)
+    elif meaning_of(ref).worse == "down":
+        bad = after < min(values) and _matters(ref, before, 100.0 - usual, 100.0 - after)
+    else:
+        bad = after > max(values) and _matters(ref, before, usual, after)
+    return f"{ref.component} {ref.metric}: {_number(usual)} -> {_number(after)}" if bad else ""
+
+
+def _matters(ref: SeriesRef, before: Sequence[tuple[float, float]], usual: float, after: float) -> bool:
+    """Both as «more is worse»."""
+    means = meaning_of(ref)
+    if after < TWICE * usual:
+        return False
+    if means.percent:
+        return after - usual >= POINTS
+    if means.role == "latency":
+        return not means.seconds or (after - usual) * means.seconds >= SLOWER_S
+    if means.role == "success":
+        return False  # no percentage: how many may fail is not known
+    if "ratio" in ref.unit or "ratio" in ref.metric:
+        return after - usual >= POINTS / 100.0
+    events = per_sample(ref, np.array([at for at, _ in before]))
+    return (after - usual) * events > 3.0 * sqrt(max(after * events, 1.0))  # Poisson: the spread of a count is its root
 
 
 def _number(value: float | None) -> str:

@@ -18,8 +18,9 @@ import pytest
 from app.clock import VirtualClock
 from app.db import in_one_transaction, migrate
 from app.embedded_postgres import EmbeddedPostgres
-from app.security import Role, issue
+from app.security import issue
 from app.simulator.scenarios import SCENARIOS
+from graph.state import Role
 from tests import processes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -103,7 +104,7 @@ class World:
             "AWS_SECRET_ACCESS_KEY": "test",
             "AWS_EC2_METADATA_DISABLED": "true",
         }
-        for plug_in in ("AWS", "ECS", "TRAFFIC"):
+        for plug_in in ("AWS", "ECS", "TRAFFIC", "RDS", "ELASTICACHE", "APPCONFIG"):
             self.environment[f"AUTOPILOT_{plug_in}_ENDPOINT_URL"] = self.shop_url
             self.environment[f"AUTOPILOT_{plug_in}_REGION"] = "us-east-1"
 
@@ -177,7 +178,7 @@ class World:
 
     def changes(self) -> list[dict[str, Any]]:
         """Every request that changed the shop, from its own log."""
-        answer: Any = httpx.get(f"{self.shop_url}/_shop/requests", timeout=5).json()
+        answer: Any = processes.CLIENT.get(f"{self.shop_url}/_shop/requests").json()
         found: list[dict[str, Any]] = answer["requests"] if isinstance(answer, dict) else answer
         return found
 

@@ -37,6 +37,9 @@ PRELOAD = [
     "uvicorn",
 ]
 
+# One for all: each new client reads the certificates of the world first.
+CLIENT = httpx.Client(timeout=5, limits=httpx.Limits(max_keepalive_connections=0))
+
 context: ForkServerContext = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(PRELOAD)
 
@@ -75,7 +78,7 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30.0) 
 def answers(url: str) -> bool:
     """Whether a GET is answered with 2xx."""
     try:
-        return httpx.get(url, timeout=2).is_success
+        return CLIENT.get(url).is_success
     except httpx.TransportError:
         return False
 

@@ -3,10 +3,11 @@
 from fastapi import APIRouter
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from app.api.access import CallerDep, ProductDep
 from app.api.problems import responses
+from app.store import freeze
 from app.store.alerts import count_dead_letters
 from app.store.incidents import count_by_status, count_waiting
 
@@ -25,12 +26,17 @@ async def healthz() -> Health:
     return Health()
 
 
+class Ready(Health):
+    """It takes alerts."""
+
+    frozen: bool = Field(description="The kill switch is pulled: alerts are taken and analysed, nothing new is run")
+
+
 @router.get("/readyz", summary="Can it take alerts?", responses=responses(503))
-async def readyz(product: ProductDep) -> Health:
+async def readyz(product: ProductDep) -> Ready:
     """No authentication; asks the database."""
     async with product.pool.connection() as connection:
-        await connection.execute("select 1")
-    return Health()
+        return Ready(frozen=await freeze.current(connection) is not None)
 
 
 @router.get(
@@ -46,7 +52,9 @@ async def metrics(product: ProductDep, _: CallerDep) -> PlainTextResponse:
     jobs = Gauge("autopilot_jobs", "Jobs in the queue by state", ["state"], registry=registry)
     waiting = Gauge("autopilot_waiting_investigations", "Incidents whose investigation waits", registry=registry)
     letters = Gauge("autopilot_dead_letters", "Deliveries that nobody could read yet", registry=registry)
+    frozen = Gauge("autopilot_frozen", "1 while the kill switch is pulled", registry=registry)
     async with product.pool.connection() as connection:
+        frozen.set(await freeze.current(connection) is not None)
         for row in await count_by_status(connection):
             incidents.labels(row["status"]).set(row["incidents"])
         waiting.set(await count_waiting(connection))

@@ -21,10 +21,12 @@ from app.api.paging import cursor, read_cursor
 from app.api.problems import responses
 from app.api.text import IsoTime, StorableText
 from app.db import Connection, Row
+from app.decisions import shown
 from app.desk import NotFound
 from app.incidents import open_by_hand
 from app.intake.base import OLDEST
 from app.report_markdown import markdown
+from app.store import decisions as decision_store
 from app.store import incidents as store
 from app.store import ledger, llm_calls
 from app.unmask import originals
@@ -257,7 +259,7 @@ async def _events(request: Request, product: Product, incident_id: str, after: i
 async def get_report(
     incident_id: str,
     product: ProductDep,
-    _: CallerDep,
+    who: CallerDep,
     accept: Annotated[str, Header()] = "application/json",
     format_: Annotated[Literal["json", "markdown"] | None, Query(alias="format")] = None,
     pictures: Annotated[Literal["embedded", "links"], Query(description="Of the markdown")] = "embedded",
@@ -270,6 +272,7 @@ async def get_report(
     `root_cause.language` says what that is.
     """
     built = await load_report(product, incident_id, language or preferred(accept_language))
+    await shown(product.desk, incident_id, who, "report")
     headers = {"Content-Language": built.language, "Vary": "Accept, Accept-Language"}
     if format_ == "markdown" or (format_ is None and "text/markdown" in accept):
         text = markdown(built, embed=pictures == "embedded", address=product.settings.public_url)
@@ -284,9 +287,11 @@ async def get_evidence(incident_id: str, product: ProductDep, _: CallerDep) -> l
 
 
 @router.get("/incidents/{incident_id}/evidence/{eid}", summary="One piece of evidence", responses=responses(401, 404))
-async def get_finding(incident_id: str, eid: str, product: ProductDep, _: CallerDep) -> Finding:
+async def get_finding(incident_id: str, eid: str, product: ProductDep, who: CallerDep) -> Finding:
     """One finding by its id."""
-    return _finding(await load_report(product, incident_id), eid)
+    finding = _finding(await load_report(product, incident_id), eid)
+    await shown(product.desk, incident_id, who, f"evidence:{finding.id}")
+    return finding
 
 
 def _finding(built: report.Report, eid: str) -> Finding:
@@ -370,14 +375,16 @@ async def get_executions(incident_id: str, product: ProductDep, _: CallerDep) ->
 async def load_report(product: Product, incident_id: str, language: Language | None = None) -> report.Report:
     """The report as of now; ``language``: None for the incident's. Raises NotFound."""
     async with product.pool.connection() as connection:
+        row = await _row(connection, incident_id)
         return report.build(
-            await _row(connection, incident_id),
+            row,
             await store.analyses(connection, incident_id),
             await store.decisions(connection, incident_id),
             await store.executions(connection, incident_id),
             await store.events(connection, incident_id),
             await store.alert_cycles(connection, incident_id),
             await llm_calls.page(connection, incident_id),
+            await decision_store.approvals(connection, incident_id, row["plan_revision"]),
             language=language,
         )
 

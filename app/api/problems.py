@@ -25,6 +25,7 @@ class Problem(BaseModel):
     title: str = Field(examples=["Conflict"])
     status: int = Field(examples=[409])
     detail: str = Field(examples=["Already decided: kim chose 1 at 2026-01-01 09:20:00 UTC."])
+    reason: str = Field(default="", examples=["already_decided"], description="A word for programs, where there is one")
     errors: list[str] = Field(default_factory=list, description="One sentence per field, for 422")
 
 
@@ -58,15 +59,20 @@ EXAMPLES = {
 }
 
 
-def _body(status: int, detail: str, errors: list[str] | None = None) -> Problem:
-    return Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=errors or [])
+def _body(status: int, detail: str, errors: list[str] | None = None, reason: str = "") -> Problem:
+    return Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=errors or [], reason=reason)
 
 
 def problem(
-    status: int, detail: str, *, headers: dict[str, str] | None = None, errors: list[str] | None = None
+    status: int,
+    detail: str,
+    *,
+    headers: dict[str, str] | None = None,
+    errors: list[str] | None = None,
+    reason: str = "",
 ) -> JSONResponse:
     """One problem answer."""
-    body = _body(status, detail, errors)
+    body = _body(status, detail, errors, reason)
     return JSONResponse(body.model_dump(), status, headers, media_type="application/problem+json")
 
 
@@ -83,11 +89,11 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _fault)
 
 
-USE_CASE_ERRORS = {NotFound: 404, NotAllowed: 403, Conflict: 409, Unusable: 422}
+USE_CASE_ERRORS: Mapping[type[Exception], int] = {NotFound: 404, NotAllowed: 403, Conflict: 409, Unusable: 422}
 
 
 def _saying(status: int) -> Callable[[Request, Exception], JSONResponse]:
-    return lambda _, error: problem(status, str(error))
+    return lambda _, error: problem(status, str(error), reason=getattr(error, "reason", ""))
 
 
 def _http(request: Request, error: Exception) -> JSONResponse:

@@ -35,7 +35,7 @@ async def list_tools(product: ProductDep, _: CallerDep) -> list[Tool]:
             reversible=o.reversible,
             minutes=o.minutes,
             permissions=o.permissions,
-            approved_by=product.desk.roles.get(o.risk, "responder"),
+            approved_by=product.desk.policy.role_for(o.risk, o.name),
             params=o.params.model_json_schema(),
         )
         for _name, o in sorted(product.deps.operations.items())

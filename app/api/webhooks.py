@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 
 from app.alerts import Delivery, Outcome
 from app.api.problems import responses
+from app.decisions import refuse_stranger
 from app.intake import datadog
 from app.intake.base import Incoming, IntakeUnavailable, NotAllowed, Parsed, Unauthentic, UnreadablePayload
 from app.wiring import Product
@@ -225,8 +226,16 @@ async def receive_slack_command(request: Request) -> Response:
     openapi_extra=_body("application/x-www-form-urlencoded", {"payload": '{"type": "block_actions"}'}) | SLACK_HEADERS,
 )
 async def receive_slack_action(request: Request) -> Response:
-    """Verified and stored."""
-    await _take(request, "slack", "actions")
+    """Verified and stored, and decided by a job of the same transaction: as the operator of autopilot.yaml who has this
+    Slack id, by the checks of every other door. Who clicked is answered at the `response_url`: nobody else reads it.
+    The same click again is nothing new.
+    """
+    try:
+        await _take(request, "slack", "actions")
+    except HTTPException as error:
+        if error.status_code == 401:  # whatever incident it names: that is a stranger's word
+            await refuse_stranger(request.app.state.product.desk, "", "slack")
+        raise
     return Response()
 
 

@@ -7,6 +7,7 @@ from app.console.markup import (
     card,
     chip,
     excerpt,
+    folded,
     moment,
     notice,
     number,
@@ -16,10 +17,21 @@ from app.console.markup import (
 )
 from app.console.progress import Event, Source, Step, sources, steps
 from app.console.texts import counted
-from app.report import AlertOf, Report, chart, quotation, retold
+from app.report import AlertOf, DecisionMade, Report, chart, quotation, retold
 from app.report import summary as told
 from app.report import topology as draw_topology
-from app.report_texts import HOLDS, Texts, author, confidence, grounded, used, word, written_in
+from app.report_texts import (
+    HOLDS,
+    Texts,
+    around_decision,
+    author,
+    chosen,
+    confidence,
+    grounded,
+    used,
+    word,
+    written_in,
+)
 from graph.confidence import percent
 from graph.state import Assessment, Claim, Finding, GroundingCheck, Hop, RootCause
 
@@ -270,8 +282,13 @@ def _finding(report: Report, finding: Finding, drawn: str, t: Texts) -> str:
         f"<b>{text(finding.component)}</b> {chip('calm', finding.kind)} <small>{moment(finding.at)}"
         f" {text(finding.source)} {outside(finding.link, t['open_source'])}</small>"
         f'{asked}<p title="{text(finding.summary)}">{text(told(report, finding))}</p>{values} {drawn}'
-        f"{excerpt(finding.excerpt)}</td></tr>"
+        f"{_verbatim(finding, t)}</td></tr>"
     )
+
+
+def _verbatim(finding: Finding, t: Texts) -> str:
+    """Behind a line: who opens it has looked at the evidence, and that is recorded."""
+    return folded(t["verbatim"], excerpt(finding.excerpt), is_open=False) if finding.excerpt else ""
 
 
 def _chart(report: Report, finding: Finding, t: Texts, *, shown: bool) -> str:
@@ -303,13 +320,18 @@ def runbooks(report: Report, t: Texts) -> str:
 
 
 def history(report: Report, t: Texts) -> str:
-    """Decisions first, then the timeline, newest first."""
-    decided = bullets(
-        f"{moment(d.at)} <b>{text(d.by)}</b> {t['chose']} <b>{text(d.choice)}</b> "
-        f'<span class="muted">{text(d.hint or d.note)}</span> <code>{text(d.plan_revision)}</code>'
-        for d in report.decisions
-    )
+    """Decisions and what was done by hand first, then the timeline, newest first."""
+    decided = bullets(_decision(d, t) for d in report.decisions)
+    noted = bullets(f"{moment(n.at)} <b>{text(n.by)}</b> {text(n.text)}" for n in report.notes)
     lines = bullets(
         (f"{moment(e.at)} <b>{text(e.node)}</b> {text(e.message)}" for e in reversed(report.history)), "timeline"
     )
-    return card(t["decisions"], decided) + card(t["history"], lines)
+    return card(t["decisions"], decided) + card(t["notes"], noted) + card(t["history"], lines)
+
+
+def _decision(made: DecisionMade, t: Texts) -> str:
+    around = text(" · ".join(around_decision(t, made)))
+    return (
+        f"{moment(made.at)} <b>{text(made.by)}</b> {t['chose']} <b>{text(chosen(t, made.choice, made.steps))}</b> "
+        f'<span class="muted">{around} {text(made.hint or made.note)}</span> <code>{text(made.plan_revision)}</code>'
+    )

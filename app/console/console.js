@@ -1,12 +1,22 @@
 // An evidence id leads to its row; Gradio's <base> would turn a plain #fragment into another page.
+// Whoever goes there, or opens something in a row, has opened that evidence: the page records it, once.
+const opened = new Set();
 const goToEvidence = (event) => {
   if (event.type === "keydown" && event.key !== "Enter") return;
   const link = event.target.closest?.("[data-goto]");
+  const row = link
+    ? document.querySelector(`[data-evidence="${CSS.escape(link.dataset.goto)}"]`)
+    : event.target.closest?.("[data-evidence]");
+  if (!row) return;
+  if (!opened.has(row.dataset.evidence)) {
+    opened.add(row.dataset.evidence);
+    row.dispatchEvent(new CustomEvent("evidence", { bubbles: true, detail: row.dataset.evidence }));
+  }
   if (!link) return;
-  const row = document.querySelector(`[data-evidence="${CSS.escape(link.dataset.goto)}"]`);
-  row?.closest("details")?.setAttribute("open", "");
-  row?.scrollIntoView({ block: "center" });
-  row?.animate([{ backgroundColor: "var(--accent-soft)" }, {}], 1500);
+  row.closest("details")?.setAttribute("open", "");
+  row.querySelector("details")?.setAttribute("open", "");
+  row.scrollIntoView({ block: "center" });
+  row.animate([{ backgroundColor: "var(--accent-soft)" }, {}], 1500);
 };
 document.addEventListener("click", goToEvidence);
 document.addEventListener("keydown", goToEvidence);

@@ -11,9 +11,12 @@ from pydantic import JsonValue
 # Control characters and bidirectional overrides: they could make a text look like another one.
 DECEPTIVE = re.compile("[\x00-\x08\x0b-\x1f\x7f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 LONGEST_EXCERPT = 20_000
-GOOD = ("succeeded", "done", "resolved", "met", "improved", "high confidence", "recovered")
+GOOD = ("succeeded", "done", "resolved", "met", "improved", "high confidence", "recovered", "ok", "all")
 BAD = ("failed", "needs_attention", "worse", "not_met", "critical", "high", "stopped", "unknown", "firing")
-WARN = ("warning", "medium", "awaiting_decision", "unchanged", "not_measurable", "skipped", "dry_run", "you")
+WARN = (
+    *("warning", "medium", "awaiting_decision", "unchanged", "not_measurable", "skipped", "dry_run", "you"),
+    *("partly", "unclear"),
+)
 BUSY = ("received", "collecting", "analyzing", "planning", "executing", "verifying", "running")
 
 
@@ -95,3 +98,36 @@ def parameters(params: Mapping[str, JsonValue]) -> str:
 def notice(words: str, kind: str = "warn") -> str:
     """A message to the person at the screen."""
     return f'<div class="notice {kind}" role="status">{text(words)}</div>'
+
+
+def refusal(reason: str, headline: str, detail: str) -> str:
+    """What was not done and why; ``reason`` is for programs."""
+    said = f"<b>{text(headline)}</b>\n{text(detail)}"
+    return f'<div class="notice bad" role="alert" data-reason="{text(reason)}">{said}</div>'
+
+
+def table(heads: Iterable[str], rows: Iterable[Iterable[str]], kind: str) -> str:
+    """A table of ready HTML cells; nothing at all without rows. Narrow screens name each cell by its column."""
+    titles = [text(head) for head in heads]
+    body = "".join(f"<tr>{_cells(titles, row)}</tr>" for row in rows)
+    top = "".join(f"<th>{title}</th>" for title in titles)
+    return f'<table class="{kind}"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>' if body else ""
+
+
+def _cells(titles: Iterable[str], row: Iterable[str]) -> str:
+    return "".join(f'<td data-head="{title}">{cell}</td>' for title, cell in zip(titles, row, strict=True))
+
+
+def meter(share: float, tone: str = "") -> str:
+    """A small bar for a share of 0 to 1; what is above 1 fills it."""
+    width = 100 * min(max(share, 0.0), 1.0)
+    return (
+        f'<svg class="meter {tone}" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
+        f'<rect width="100" height="8"></rect><rect class="of" width="{width:.1f}" height="8"></rect></svg>'
+    )
+
+
+def folded(summary: str, body: str, *, is_open: bool, kind: str = "") -> str:
+    """Ready HTML behind a line that opens it."""
+    named = f' class="{kind}"' if kind else ""
+    return f"<details{named}{' open' if is_open else ''}><summary>{summary}</summary>{body}</details>"

@@ -23,9 +23,12 @@ def header(caller: Caller | None, lang: Language, incident_id: str | None) -> st
         for known, name in NAMES.items()
     )
     who = f"{t['signed_in']} <b>{text(caller.name)}</b> {chip('calm', caller.role)}" if caller else ""
+    oversight = f'<a href="{address(view="oversight", lang=lang)}">{t["oversight"]}</a>'
+    seen_by_admin = oversight if caller and caller.may("admin") else ""
     return (
         f'<header class="top"><a class="brand" href="{address(lang=lang)}">AIOps Auto Pilot</a>'
-        f'<nav><a href="{address(lang=lang)}">{t["incidents"]}</a><a href="/docs" target="_blank">{t["api"]}</a></nav>'
+        f'<nav><a href="{address(lang=lang)}">{t["incidents"]}</a>{seen_by_admin}'
+        f'<a href="/docs" target="_blank">{t["api"]}</a></nav>'
         f'<span class="who">{who}</span><span class="languages">{languages}</span></header>'
     )
 

@@ -1,37 +1,42 @@
-"""The page: Gradio components, and what each event does. Its state is the address: ?incident=, ?before=, ?lang=."""
+"""The page: Gradio components, and what each event does.
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+Its state is the address: ?incident=, ?before=, ?view=, ?lang=.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import gradio as gr
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI
 from psycopg import OperationalError
-from pydantic import ValidationError
 
-from app.api.decisions import DecisionBody, get_actions
+from app import decisions
 from app.api.incidents import OpenIncident, load_report, open_incident
-from app.console import actions, analysis, overview
-from app.console.gate import signed_in
+from app.console import actions, analysis, oversight, overview
+from app.console.components import html, on
+from app.console.deciding import DecisionPanel, Incident
 from app.console.markup import heading, notice
-from app.console.progress import Event
-from app.console.texts import TEXTS, language
-from app.desk import Conflict, NotAllowed, NotFound, Unusable
-from app.incidents import decide, investigate_now
+from app.console.results import results
+from app.console.switch import KillSwitch, banner
+from app.console.visits import Shown, Updates, Visit, Visits
+from app.desk import NotFound, require
+from app.incidents import investigate_now
 from app.report import Report
-from app.report_texts import Texts
 from app.security import Caller
+from app.store import audit, freeze, ledger
+from app.store import decisions as decision_store
 from app.store import incidents as store
-from app.store import ledger
 from app.wiring import Product
-from graph.state import Choice, Language
+from graph.state import Language
 
 TICK_S = 0.5
 IDLE_TICK_S = 2.0  # while a person thinks, it waits for its turn, and while the database is away
 PAGE_SIZE = 25
-FIRST = ("results", "assessment", "root_cause", "topology", "impact", "options")  # before the decision
-Updates = dict[Any, Any]  # Gradio component -> its new value or properties
+FATIGUE_DAYS = 28
+AUDIT_ROWS = 20
+FIRST = ("results", "assessment", "root_cause", "topology", "impact", "options", "standing")  # before the decision
 
 OPEN_INCIDENT_JS = """(id) => {
   if (!id) return;
@@ -40,55 +45,19 @@ OPEN_INCIDENT_JS = """(id) => {
   here.searchParams.set("incident", id);
   window.location = here;
 }"""
-
-
-@dataclass(frozen=True)
-class Visit:
-    """Who asks, for what, in which language."""
-
-    product: Product
-    caller: Caller | None
-    incident_id: str | None
-    before: str | None
-    lang: Language
-
-    @property
-    def t(self) -> Texts:
-        """The labels."""
-        return TEXTS[self.lang]
-
-
-@dataclass(frozen=True)
-class Incident:
-    """All that is shown of one incident."""
-
-    report: Report
-    events: list[Event]
-    steps: list[Mapping[str, Any]]
-    choices: tuple[Choice, ...]
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What this browser tab shows now: so that only what changed is sent."""
-
-    version: str = ""
-    last_event: int = 0
-    blocks: Mapping[str, int] = field(default_factory=dict)
-    plan_revision: str | None = None
-    away: bool = False  # it says that the database does not answer
+EVIDENCE_JS = "element.addEventListener('evidence', (e) => trigger('select', { id: e.detail }))"  # see console.js
 
 
 class Page:
     """Builds the blocks once; every event looks up the product and its caller anew."""
 
     def __init__(self, app: FastAPI) -> None:
-        self.app = app
+        self.visits = Visits(app)
         with gr.Blocks(title="AIOps Auto Pilot", analytics_enabled=False, fill_width=True) as self.blocks:
             self.shown = gr.State(Shown())
-            self.reviewed = gr.State(None)  # the DecisionBody that the confirmation shows
-            self.header = _html()
-            self.message = _html()
+            self.header = html()
+            self.switch = KillSwitch(self.visits)
+            self.message = html()
             self._build_home()
             self._build_incident()
             self.timer = gr.Timer(TICK_S, active=False)
@@ -97,72 +66,61 @@ class Page:
     def _build_home(self) -> None:
         with gr.Column(visible=False) as self.home:
             with gr.Column(elem_classes="ap-form", visible=False) as self.start_form:
-                self.start_title = _html()
+                self.start_title = html()
                 with gr.Row(equal_height=False):
                     self.service = gr.Dropdown([], value=None, allow_custom_value=False, scale=2, min_width=180)
                     self.time = gr.Textbox(max_lines=1, max_length=40, scale=2, min_width=180)
                     self.note = gr.Textbox(max_lines=1, max_length=500, scale=3, min_width=180)
                 self.start = gr.Button(variant="primary", min_width=120, elem_classes="ap-button")
             self.opened = gr.Textbox(visible=False)
-            self.list = _html()
+            self.list = html()
 
     def _build_incident(self) -> None:
-        self.parts: dict[str, Any] = {}
+        self.parts: dict[str, Any] = {"banner": self.switch.banner}
         with gr.Column(visible=False) as self.detail:
-            self.parts["summary"] = _html()
+            self.parts["summary"] = html()
             self.begin = gr.Button(visible=False, variant="primary", min_width=120, elem_classes="ap-button")
-            self.parts["progress"] = _html()
+            self.parts["progress"] = html()
             with gr.Row():
                 with gr.Column(scale=3, min_width=320):
-                    self.parts |= {name: _html() for name in FIRST}
-                    self._build_decision()
-                    self.parts |= {name: _html() for name in ("runbooks", "gaps")}
+                    self.parts |= {name: html() for name in FIRST}
+                    self.deciding = DecisionPanel(self.visits)
+                    self.parts |= {name: html() for name in ("runbooks", "gaps")}
                 with gr.Column(scale=2, min_width=320):
-                    self.parts |= {name: _html() for name in ("alerts", "evidence", "history")}
-
-    def _build_decision(self) -> None:
-        self.answer = _html()
-        with gr.Column(visible=False, elem_classes="ap-form") as self.decision:
-            self.choice = gr.Radio([], value=None)
-            self.hint = gr.Textbox(lines=1, max_lines=4, max_length=2000)
-            self.execute = gr.Button(variant="primary", elem_classes="ap-button")
-        with gr.Column(visible=False, elem_classes="ap-form") as self.confirming:
-            self.confirmation = _html()
-            with gr.Row():
-                self.back = gr.Button()
-                self.confirm = gr.Button(elem_classes="ap-confirm")
+                    self.parts["alerts"] = html()
+                    self.parts["evidence"] = html(EVIDENCE_JS)
+                    self.parts["history"] = html()
+                    self.deciding.build_notes()
 
     def _connect(self) -> None:
         everything = [
             *(self.shown, self.header, self.message, self.home, self.start_form, self.service, self.time, self.note),
             *(self.start, self.start_title, self.list, self.detail, self.begin, *self.parts.values(), self.timer),
         ]
-        deciding = [self.decision, self.choice, self.hint, self.execute, self.confirming, self.confirmation]
-        deciding += [self.back, self.confirm, self.answer]
-        outputs = everything + deciding
-        _on(self.blocks.load, self.on_load, [], outputs)
-        _on(self.timer.tick, self.on_tick, [self.shown], outputs)
-        opened = _on(self.start.click, self.on_start, [self.service, self.time, self.note], [self.message, self.opened])
+        others = [c for c in self.switch.outputs if c is not self.switch.banner]
+        outputs = [*everything, *others, *self.deciding.outputs]
+        on(self.blocks.load, self.on_load, [], outputs)
+        on(self.timer.tick, self.on_tick, [self.shown], outputs)
+        opened = on(self.start.click, self.on_start, [self.service, self.time, self.note], [self.message, self.opened])
         opened.then(None, [self.opened], None, js=OPEN_INCIDENT_JS)
-        asked = [self.choice, self.hint, self.shown]
-        _on(self.execute.click, self.on_execute, asked, [self.reviewed, *deciding])
-        _on(self.confirm.click, self.on_confirm, [self.reviewed], deciding)
-        _on(self.back.click, self.on_back, [], deciding)
-        _on(self.begin.click, self.on_begin, [], [self.begin, self.message])
+        on(self.begin.click, self.on_begin, [], [self.begin, self.message])
+        on(self.parts["evidence"].select, self.on_evidence, [], [self.message])
+        self.deciding.connect(self.shown)
+        self.switch.connect()
 
     # --- events ---
 
     async def on_load(self, request: gr.Request) -> Updates:
-        """The page is opened: the start card and the list, or one incident."""
-        visit = self._asked(request.request, None)
+        """The page is opened: the start card and the list, one incident, or how people decide."""
+        visit = self.visits.asked(request.request)
         frame = self._labels(visit)
         try:
-            visit = await self._visit(request.request)
+            visit = await self.visits.visit(request.request)
             frame[self.header] = overview.header(visit.caller, visit.lang, visit.incident_id)
             if visit.caller is None:
                 return frame | {self.message: notice(visit.t["signed_out"], "bad")}
             if visit.incident_id is None:
-                return frame | await self._home(visit, visit.caller)
+                return frame | await self._front(visit, visit.caller)
             return frame | {self.detail: gr.update(visible=True)} | await self._refresh(visit, visit.caller, Shown())
         except OperationalError:
             return frame | self._away(visit)
@@ -170,16 +128,18 @@ class Page:
     async def on_tick(self, shown: Shown, request: gr.Request) -> Updates:
         """Show what has changed since."""
         try:
-            visit = await self._visit(request.request)
+            visit = await self.visits.visit(request.request)
             if visit.caller is None:
                 return {self.message: notice(visit.t["signed_out"], "bad"), self.timer: gr.Timer(active=False)}
             if shown.version == "":  # the database was away when the page was opened
                 return await self.on_load(request)
-            if shown.away:
-                return {self.message: ""} | await self._refresh(visit, visit.caller, replace(shown, version="away"))
-            return await self._refresh(visit, visit.caller, shown)
+            back = {self.message: ""} if shown.away else {}
+            if visit.incident_id is None:
+                return back | await self._switched(visit, visit.caller, replace(shown, away=False))
+            seen = replace(shown, version="away") if shown.away else shown
+            return back | await self._refresh(visit, visit.caller, seen)
         except OperationalError:
-            return self._away(self._asked(request.request, None)) | {self.shown: replace(shown, away=True)}
+            return self._away(self.visits.asked(request.request)) | {self.shown: replace(shown, away=True)}
 
     async def on_start(self, service: str | None, at: str, note: str, request: gr.Request) -> Updates:
         """Open an incident; the browser then goes there."""
@@ -194,48 +154,7 @@ class Page:
             opened = await open_incident(body, visit.product, caller, None)
             return {self.message: "", self.opened: opened.incident_id}
 
-        return {self.opened: ""} | await self._act(request.request, start, self.message)
-
-    async def on_execute(self, choice: Choice | None, hint: str, shown: Shown, request: gr.Request) -> Updates:
-        """Show exactly what would happen, before it does."""
-
-        async def review(visit: Visit, _: Caller) -> Updates:
-            if not choice:
-                return {self.answer: notice(visit.t["choose_first"])}
-            report = await load_report(visit.product, visit.incident_id or "", visit.lang)
-            if report.plan_revision is None or report.plan_revision != shown.plan_revision:
-                return {self.answer: notice(visit.t["plan_changed"])}
-            words = {"hint": hint, "language": visit.lang} if choice == "re_analyze" else {"note": hint}
-            body = {"plan_revision": report.plan_revision, "choice": choice, **words}
-            return {
-                self.answer: "",
-                self.reviewed: DecisionBody.model_validate(body),
-                self.confirmation: actions.confirmation(report, choice, hint, visit.t),
-                self.confirming: gr.update(visible=True),
-                self.decision: gr.update(visible=False),
-            }
-
-        return await self._act(request.request, review, self.answer)
-
-    async def on_confirm(self, reviewed: DecisionBody | None, request: gr.Request) -> Updates:
-        """Decide exactly what the confirmation shows."""
-
-        async def settle(visit: Visit, caller: Caller) -> Updates:
-            if reviewed is None:
-                return {self.answer: notice(visit.t["choose_first"])}
-            await decide(
-                visit.product.desk,
-                visit.incident_id or "",
-                reviewed.plan_revision,
-                reviewed.choice,
-                caller,
-                hint=reviewed.hint,
-                note=reviewed.note,
-                language=reviewed.language,
-            )
-            return self._undecided(form=False) | {self.answer: notice(visit.t["decided"], "good")}
-
-        return self._undecided(form=True) | await self._act(request.request, settle, self.answer)
+        return {self.opened: ""} | await self.visits.act(request.request, start, self.message)
 
     async def on_begin(self, request: gr.Request) -> Updates:
         """Investigate an incident now that waits."""
@@ -244,42 +163,21 @@ class Page:
             await investigate_now(visit.product.desk, visit.incident_id or "", caller)
             return {self.begin: gr.update(visible=False), self.message: ""}
 
-        return await self._act(request.request, begin, self.message)
+        return await self.visits.act(request.request, begin, self.message)
 
-    def on_back(self) -> Updates:
-        """Think again."""
-        return {self.answer: ""} | self._undecided(form=True)
+    async def on_evidence(self, request: gr.Request, event: gr.EventData) -> Updates:
+        """Note that the caller opened a piece of evidence."""
+
+        async def opened(visit: Visit, caller: Caller) -> Updates:
+            incident_id = visit.incident_id or ""
+            known = {finding.id for finding in (await load_report(visit.product, incident_id)).evidence}
+            if event.id in known:
+                await decisions.shown(visit.product.desk, incident_id, caller, f"evidence:{event.id}", "console")
+            return {self.message: gr.skip()}
+
+        return await self.visits.act(request.request, opened, self.message)
 
     # --- what they are made of ---
-
-    async def _act(self, request: Request, act: Callable[[Visit, Caller], Any], where: Any) -> Updates:
-        """Do it for the signed-in caller; whatever stands in the way is said ``where`` they look."""
-        visit = self._asked(request, None)
-        try:
-            visit = await self._visit(request)
-            if visit.caller is None:
-                return {where: notice(visit.t["signed_out"], "bad")}
-            updates: Updates = await act(visit, visit.caller)
-            return updates
-        except NotFound as error:
-            return {where: notice(f"{visit.t['not_found']} {error}", "bad")}
-        except (Conflict, NotAllowed, Unusable) as error:
-            return {where: notice(str(error), "bad")}
-        except HTTPException as error:
-            return {where: notice(error.detail, "bad")}
-        except ValidationError as error:
-            return {where: notice(error.errors()[0]["msg"], "bad")}
-        except OperationalError:
-            return {where: notice(visit.t["database_away"], "bad")}
-
-    def _asked(self, request: Request, caller: Caller | None) -> Visit:
-        asked = request.query_params
-        product: Product = self.app.state.product
-        spoken = language(asked.get("lang"), product.settings.language)
-        return Visit(product, caller, asked.get("incident"), asked.get("before"), spoken)
-
-    async def _visit(self, request: Request) -> Visit:
-        return self._asked(request, await signed_in(self.app.state.product, request))
 
     def _away(self, visit: Visit) -> Updates:
         return {
@@ -296,13 +194,24 @@ class Page:
             self.note: gr.update(label=t["start_note"]),
             self.start: gr.update(value=t["start"]),
             self.start_title: heading(t["start_title"]),
-            self.choice: gr.update(label=t["choose"]),
-            self.hint: gr.update(label=t["hint"]),
-            self.execute: gr.update(value=t["execute"]),
-            self.confirm: gr.update(value=t["confirm"]),
-            self.back: gr.update(value=t["back"]),
             self.begin: gr.update(value=t["investigate_now"]),
+            **self.deciding.labels(t),
         }
+
+    async def _front(self, visit: Visit, caller: Caller) -> Updates:
+        """A page that is not one incident's; only the kill switch changes on it by itself."""
+        updates = await (self._oversight if visit.view == "oversight" else self._home)(visit, caller)
+        timer = {self.timer: gr.Timer(IDLE_TICK_S, active=True)}
+        return updates | timer | await self._switched(visit, caller, Shown())
+
+    async def _switched(self, visit: Visit, caller: Caller, seen: Shown) -> Updates:
+        async with visit.product.pool.connection() as connection:
+            frozen = await freeze.current(connection)
+        version = f"frozen {frozen['id'] if frozen else None}"
+        if version == seen.version:
+            return {self.shown: seen}
+        said = {self.switch.banner: banner(frozen, visit.t), self.shown: replace(seen, version=version)}
+        return said | self.switch.refresh(frozen, caller, visit.t)
 
     async def _home(self, visit: Visit, caller: Caller) -> Updates:
         t = visit.t
@@ -315,7 +224,6 @@ class Page:
         may_start = caller.may("responder")
         hindrance = "" if may_start else t["start_viewer"]
         return {
-            self.shown: Shown("home"),
             self.home: gr.update(visible=True),
             self.start_form: gr.update(visible=may_start and bool(services)),
             self.message: notice(hindrance or t["no_services"], "busy") if hindrance or not services else "",
@@ -330,8 +238,20 @@ class Page:
             self.list: overview.incident_list(
                 rows[:PAGE_SIZE], visit.lang, older=older, paged=before is not None, alerts=counts
             ),
-            self.timer: gr.Timer(active=False),
         }
+
+    async def _oversight(self, visit: Visit, caller: Caller) -> Updates:
+        async def read(visit: Visit, caller: Caller) -> Updates:
+            require(caller, "admin", "see how people decide, and the audit log")
+            desk, t = visit.product.desk, visit.t
+            decided = await decisions.figures(desk, FATIGUE_DAYS, "UTC")
+            async with visit.product.pool.connection() as connection:
+                last = (await audit.head(connection))["seq"]
+                rows = await audit.page(connection, last - AUDIT_ROWS, AUDIT_ROWS)
+            drawn = oversight.fatigue(decided, FATIGUE_DAYS, t) + oversight.audit_log(rows, visit.lang, t)
+            return {self.home: gr.update(visible=True), self.list: drawn}
+
+        return await self.visits.do(visit, caller, read, self.message)
 
     async def _refresh(self, visit: Visit, caller: Caller, shown: Shown) -> Updates:
         """The incident's blocks that differ from what is shown."""
@@ -344,36 +264,21 @@ class Page:
         except NotFound:
             missing = notice(f"{visit.t['not_found']} {incident_id[:100]}", "bad")
             return {self.message: missing, self.timer: gr.Timer(active=False), self.shown: Shown("missing")}
-        drawn = _draw(incident, visit)
-        blocks = {name: hash(html) for name, html in drawn.items()}
-        now = Shown(version, last_event, blocks, incident.report.plan_revision)
+        async with visit.product.pool.connection() as connection:
+            frozen = await freeze.current(connection)
+        drawn = {"banner": banner(frozen, visit.t), **_draw(incident, visit)}
+        blocks = {name: hash(drawing) for name, drawing in drawn.items()}
+        steps = actions.step_labels(incident.report)
+        now = Shown(version, last_event, blocks, incident.report.plan_revision, steps, incident.form)
         updates: Updates = {
-            self.parts[name]: html for name, html in drawn.items() if shown.blocks.get(name) != blocks[name]
+            self.parts[name]: drawing for name, drawing in drawn.items() if shown.blocks.get(name) != blocks[name]
         }
         updates |= {self.shown: now, self.timer: _pace(incident.report)}
         updates[self.begin] = gr.update(
             value=visit.t["investigate_now"], visible=incident.report.waits and caller.may("responder")
         )
-        if not shown.blocks or now.plan_revision != shown.plan_revision:
-            updates |= self._decision_form(incident, visit)
-        return updates
-
-    def _decision_form(self, incident: Incident, visit: Visit) -> Updates:
-        labels = [(actions.choice_label(c, incident.report, visit.t), c) for c in incident.choices]
-        updates = self._undecided(form=bool(labels))
-        if incident.report.plan_revision:
-            updates[self.answer] = ""
-        updates[self.choice] = gr.update(label=visit.t["choose"], choices=labels, value=None)
-        if incident.report.plan_revision and not labels:
-            updates[self.answer] = notice(visit.t["viewer"], "busy")
-        return updates
-
-    def _undecided(self, *, form: bool) -> Updates:
-        return {
-            self.decision: gr.update(visible=form),
-            self.confirming: gr.update(visible=False),
-            self.confirmation: "",
-        }
+        updates |= self.switch.refresh(frozen, caller, visit.t)
+        return updates | self.deciding.refresh(incident, visit, caller, shown)
 
 
 def parse_time(words: str) -> datetime:
@@ -391,8 +296,12 @@ async def _version(product: Product, incident_id: str, after: int) -> tuple[str,
         events = await store.events(connection, incident_id, after)
         steps = await ledger.steps(connection, incident_id)
         alerts = await store.alerts_changed(connection, incident_id)
-    # What holds a waiting incident back, and what recovers again and again, changes without a line of its own.
-    held = f"{row['status_reason']} {row['admitted_at']} {row['flaps']} {alerts}"
+        plan = await decision_store.expiry(connection, incident_id, product.desk.policy.waiting.ttl_minutes)
+        frozen = await freeze.current(connection)
+    # What holds a waiting incident back, what recovers again and again, a plan's end and the kill switch change without
+    # a line of their own.
+    held = f"{row['status_reason']} {row['admitted_at']} {row['flaps']} {alerts} {plan['expired']}"
+    held += f" {frozen['id'] if frozen else ''}"
     last = events[-1]["id"] if events else after
     finished = sum(1 for s in steps if s["finished_at"])
     return f"{row['updated_at'].isoformat()} {last} {len(steps)} {finished} {held}", last
@@ -400,15 +309,16 @@ async def _version(product: Product, incident_id: str, after: int) -> tuple[str,
 
 async def _load(product: Product, incident_id: str, caller: Caller, lang: Language) -> Incident:
     report = await load_report(product, incident_id, lang)
-    offered = await get_actions(incident_id, product, caller)
+    offers = await decisions.actions_for(product.desk, incident_id, caller, "console")
+    if offers.plan_revision != report.plan_revision:  # it moved on between the two
+        offers = offers.model_copy(update={"choices": (), "offers": ()})
     async with product.pool.connection() as connection:
         events = await store.events(connection, incident_id)
         steps = await ledger.steps(connection, incident_id)
-    same_plan = offered.plan_revision == report.plan_revision
-    return Incident(report, list(events), list(steps), offered.choices if same_plan else ())
+    return Incident(report, list(events), list(steps), offers)
 
 
-def _draw(incident: Incident, visit: Visit) -> dict[str, str]:
+def _draw(incident: Incident, visit: Visit) -> Mapping[str, str]:
     report, events, t = incident.report, incident.events, visit.t
     return {
         "summary": analysis.summary(report, t),
@@ -417,8 +327,9 @@ def _draw(incident: Incident, visit: Visit) -> dict[str, str]:
         "root_cause": analysis.root_cause(report, t),
         "topology": analysis.topology(report, t),
         "impact": analysis.impact(report, t),
-        "options": actions.options(report, visit.product.desk.roles, t),
-        "results": actions.results(report, incident.steps, events, t),
+        "options": actions.options(report, incident.offers, t),
+        "standing": actions.standing(incident.offers, t),
+        "results": results(report, incident.steps, events, t),
         "alerts": analysis.alerts(report, t),
         "evidence": analysis.evidence(report, t),
         "runbooks": analysis.runbooks(report, t),
@@ -431,19 +342,3 @@ def _pace(report: Report) -> Any:
     if report.status in store.CLOSED:
         return gr.Timer(active=False)
     return gr.Timer(IDLE_TICK_S if report.plan_revision or report.waits else TICK_S, active=True)
-
-
-def _html() -> Any:
-    return gr.HTML(elem_classes="ap", js_on_load=None, apply_default_css=False)
-
-
-def _on(event: Callable[..., Any], act: Callable[..., Any], inputs: list[Any], outputs: list[Any]) -> Any:
-    """One listener: no spinner over what is being read, no entry in an API listing, any number at once."""
-    return event(
-        act,
-        inputs,
-        outputs,
-        show_progress="hidden",
-        api_visibility="private",
-        concurrency_limit=None,
-    )

@@ -19,6 +19,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     JsonValue,
     SecretStr,
     TypeAdapter,
@@ -28,7 +29,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from collectors.base import Change
 from graph.catalogue import Catalogue
-from graph.state import Alert, Language
+from graph.state import Alert, Choice, Language
 
 OLDEST = timedelta(days=3650)  # no source keeps telemetry for so long: an older time is a mistake
 Headers = Mapping[str, str]  # names in lower case
@@ -73,6 +74,23 @@ class Job(BaseModel):
     arguments: Mapping[str, str]
 
 
+class Click(BaseModel):
+    """What a person decided by a button in a chat. A job of the delivery's own transaction checks and decides it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    user: str = Field(description="The chat's own id of that person")
+    incident_id: str
+    plan_revision: str
+    choice: Choice
+    steps: tuple[int, ...] = ()
+    hint: str = ""
+    note: str = ""
+    answer_to: str = Field(
+        default="", repr=False, description="Where only that person reads it: whoever has it may post"
+    )
+
+
 @dataclass(frozen=True)
 class Parsed:
     """What a delivery says. A delivery with nothing in it is stored all the same."""
@@ -80,6 +98,7 @@ class Parsed:
     alerts: tuple[Alert, ...] = ()
     changes: tuple[Change, ...] = ()
     jobs: tuple[Job, ...] = ()
+    click: Click | None = None
     delivery_key: str | None = None  # the same for every re-send of one delivery; None: two never count as the same
     asked_by: str = ""  # a person who wants this very investigation: it is not merged into another
     language: Language | None = None  # of its report, where that person named one

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Annotated
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, Field, JsonValue
+from pydantic import AfterValidator, Field, JsonValue, ValidationError
 from pydantic_settings import SettingsConfigDict
 from slack_sdk.signature import Clock as WallClock
 from slack_sdk.signature import SignatureVerifier
@@ -23,6 +23,7 @@ from app.clock import Clock
 from app.intake._slack_text import Message, alarms, escaped, moment_of, monitor_ids, spoken
 from app.intake.base import (
     OLDEST,
+    Click,
     CommaList,
     Directory,
     Headers,
@@ -47,6 +48,15 @@ NEW_MESSAGE = ("", "bot_message", "file_share", "thread_broadcast")  # every oth
 TIMESTAMP = re.compile(r"[0-9]{1,12}")
 KOREAN = re.compile(r"[가-힣]")
 HELP = ("", "help", "?", "도움말")
+DECIDE = "autopilot_decide"
+"""The callback_id of our modals, and the action_id of our buttons, which may go on after a colon: Slack wants those of
+one block to differ."""
+CHOSEN = re.compile(
+    r"(?P<incident_id>[^:]{1,100}):(?P<plan_revision>[^:]{1,64}):(?P<choice>[^:]{1,20})"
+    r"(?::(?P<steps>[0-9]{1,3}(?:,[0-9]{1,3}){0,49}))?"
+)
+"""The value of our buttons, and the private_metadata of our modals: ids and never parameters."""
+MOST_WORDS = 2_000  # characters of a hint or note; Slack lets people write more
 
 log = logging.getLogger(__name__)
 Payload = Mapping[str, JsonValue]
@@ -58,6 +68,12 @@ def _known_zone(name: str) -> str:
     except (KeyError, ValueError, OSError):
         raise ValueError("no such time zone; write an IANA name such as Asia/Seoul or UTC") from None
     return name
+
+
+def _an_address(url: str) -> str:
+    if not url.startswith(("https://", "http://")):
+        raise ValueError("this is no address; it begins with https://")
+    return url
 
 
 class Settings(SenderSettings):
@@ -75,6 +91,10 @@ class Settings(SenderSettings):
     )
     timezone: Annotated[str, AfterValidator(_known_zone)] = Field(
         default="UTC", description="IANA name of the zone in which people write 09:15, e.g. Asia/Seoul"
+    )
+    response_url_base: Annotated[str, AfterValidator(_an_address)] = Field(
+        default="https://hooks.slack.com",
+        description="Answers to clicks are posted there and nowhere else; GovSlack: https://hooks.slack-gov.com",
     )
 
 
@@ -119,6 +139,14 @@ class Slack(Sender):
             case "actions":
                 return _action(_form(incoming.body))
         raise UnreadablePayload(f"Slack sends nothing to {incoming.part!r}: use events, actions or commands")
+
+    def may_answer(self, address: str) -> bool:
+        """Whether it is one of Slack's: a payload must not make us post elsewhere."""
+        try:
+            asked, ours = urlsplit(address), urlsplit(self.settings.response_url_base)
+        except ValueError:
+            return False
+        return (asked.scheme, asked.netloc) == (ours.scheme, ours.netloc)
 
     # --- events ---
 
@@ -319,11 +347,69 @@ def _form(body: bytes) -> dict[str, str]:
 
 
 def _action(form: Mapping[str, str]) -> Parsed:
-    """Kept, with a key for the click; clicks, submitted views and shortcuts alike."""
+    """Kept, with a key for the click; clicks, submitted views and shortcuts alike. Only ours decide."""
     if "payload" not in form:
         raise UnreadablePayload("the form has no field `payload`")
     payload = json_object(form["payload"].encode("utf-8", "replace"))
-    return Parsed(delivery_key=_click_key(payload), note="stored")
+    key, decided = _click_key(payload), _decided(payload)
+    if decided and not key:
+        raise UnreadablePayload("Slack does not say when it was clicked: played again it could not be told apart")
+    return Parsed(delivery_key=key, click=_click(payload, decided) if decided else None, note="stored")
+
+
+def _decided(payload: Payload) -> str:
+    """The value of our button or modal; empty where it is neither."""
+    if text_of(payload.get("type")) == "view_submission":
+        view = payload.get("view")
+        return _inside(view, "private_metadata") if _is_ours(_inside(view, "callback_id")) else ""
+    actions = payload.get("actions")
+    ours = [a for a in (actions if isinstance(actions, list) else []) if _is_ours(_inside(a, "action_id"))]
+    return _inside(ours[0], "value") if ours else ""
+
+
+def _is_ours(name: str) -> bool:
+    return name.partition(":")[0] == DECIDE
+
+
+def _click(payload: Payload, decided: str) -> Click:
+    """Raises UnreadablePayload."""
+    found = CHOSEN.fullmatch(decided)
+    if found is None:
+        raise UnreadablePayload(
+            "the button's value is not <incident>:<plan_revision>:<choice>, with :<steps> or without"
+        )
+    named = found.groupdict()
+    steps = named.pop("steps") or ""
+    try:
+        return Click.model_validate(
+            {
+                **named,
+                "user": _inside(payload.get("user"), "id")[:50],
+                "steps": [int(n) for n in steps.split(",") if n],
+                "hint": _typed(payload, "hint"),
+                "note": _typed(payload, "note"),
+                "answer_to": _address(payload),
+            }
+        )
+    except ValidationError as error:
+        raise UnreadablePayload(f"the button's value names no choice of ours: {error.errors()[0]['msg']}") from None
+
+
+def _typed(payload: Payload, name: str) -> str:
+    """What a person wrote into the field of this action_id, beside the button or in the modal."""
+    view = payload.get("view")
+    state = payload.get("state") or (view.get("state") if isinstance(view, dict) else None)
+    blocks = state.get("values") if isinstance(state, dict) else None
+    fields = [block for block in blocks.values() if isinstance(block, dict)] if isinstance(blocks, dict) else []
+    written = (_inside(field.get(name), "value") for field in fields)
+    return next(filter(None, written), "")[:MOST_WORDS]
+
+
+def _address(payload: Payload) -> str:
+    """Where to answer; empty where Slack gave none."""
+    several = payload.get("response_urls")
+    first = several[0] if isinstance(several, list) and several else None
+    return (text_of(payload.get("response_url")) or _inside(first, "response_url"))[:1_000]
 
 
 def _click_key(payload: Payload) -> str | None:

@@ -25,11 +25,12 @@ async def get(connection: Connection, incident_id: str) -> Row | None:
     return await _one(connection, "select * from incident where id = %s", incident_id)
 
 
-async def lock(connection: Connection, incident_id: str) -> Row | None:
-    """The incident row, locked until the transaction ends."""
+async def lock(connection: Connection, incident_id: str, *, against_claims: bool = True) -> Row | None:
+    """The incident row, locked until the transaction ends; the ledger's claims wait for it too, unless told not to."""
     if "\x00" in incident_id:
         return None
-    return await _one(connection, "select * from incident where id = %s for update", incident_id)
+    query = "select * from incident where id = %s for "
+    return await _one(connection, query + ("update" if against_claims else "no key update"), incident_id)
 
 
 class Filter(NamedTuple):
@@ -84,20 +85,29 @@ async def set_status(
     round_: int | None = None,
     plan_revision: str | None = None,
 ) -> bool:
-    """Move an open incident on; False if it is closed. ``plan_revision`` is what a decision may name now."""
+    """Move an open incident on; False if it is closed. ``plan_revision`` is what a decision may name now.
+
+    A plan's age counts from when it first waits, and goes on where it waits again after a recovery that did not last.
+    """
     row = await _one(
         connection,
-        """update incident set status = %s, status_reason = %s, round = coalesce(%s, round), plan_revision = %s,
-               failures = case when %s then 0 else failures end,
-               updated_at = clock_timestamp(), closed_at = case when %s then clock_timestamp() end
-           where id = %s and closed_at is null returning id""",
-        status,
-        reason,
-        round_,
-        plan_revision,
-        plan_revision is not None,  # it came as far as a decision
-        status in CLOSED,
-        incident_id,
+        """with now as (select %(plan)s::text as plan, clock_timestamp() as at)
+           update incident i set status = %(status)s, status_reason = %(reason)s, round = coalesce(%(round)s, round),
+               plan_revision = now.plan,
+               planned_revision = coalesce(now.plan, planned_revision),
+               planned_at = case when now.plan <> coalesce(planned_revision, '') then now.at else planned_at end,
+               reminded_at = case when now.plan <> coalesce(planned_revision, '') then null else reminded_at end,
+               escalated_at = case when now.plan <> coalesce(planned_revision, '') then null else escalated_at end,
+               expired_at = case when now.plan <> coalesce(planned_revision, '') then null else expired_at end,
+               failures = case when now.plan is not null then 0 else failures end, -- it came as far as a decision
+               updated_at = now.at, closed_at = case when %(closed)s then now.at end
+           from now where i.id = %(id)s and i.closed_at is null returning i.id""",
+        plan=plan_revision,
+        status=status,
+        reason=reason,
+        round=round_,
+        closed=status in CLOSED,
+        id=incident_id,
     )
     return row is not None
 
@@ -240,25 +250,34 @@ async def analyses(connection: Connection, incident_id: str) -> list[Row]:
     )
 
 
+async def newest_plan(connection: Connection, incident_id: str) -> Mapping[str, Any] | None:
+    """The plan of the last round, as it is stored."""
+    row = await _one(
+        connection, "select plan from analysis where incident_id = %s order by round desc limit 1", incident_id
+    )
+    return row["plan"] if row else None
+
+
 async def insert_decision(connection: Connection, incident_id: str, decision: Decision) -> bool:
     """The first decision on a plan revision; False if there is one already. Its language is the incident's from now."""
     row = await _one(
         connection,
         """with made as (
-               insert into decision (incident_id, plan_revision, choice, hint, note, decided_by, at, language)
-               values (%s, %s, %s, %s, %s, %s, %s, %s) on conflict do nothing returning incident_id, language),
+               insert into decision (incident_id, plan_revision, choice, steps, hint, note, decided_by, via, at,
+                   language, approvals, plan_digest, first_shown_at)
+               values (%(id)s, %(plan_revision)s, %(choice)s, %(steps)s::int[], %(hint)s, %(note)s, %(by)s, %(via)s,
+                   %(at)s, %(language)s, %(approvals)s, %(plan_digest)s,
+                   (select s.at from shown s where s.incident_id = %(id)s and s.who = %(by)s
+                    and s.what = 'plan:' || %(plan_revision)s::text))
+               on conflict do nothing returning incident_id, language),
            spoken as (
                update incident set language = made.language from made
                where incident.id = made.incident_id and made.language is not null)
            select incident_id from made""",
-        incident_id,
-        decision.plan_revision,
-        decision.choice,
-        decision.hint,
-        decision.note,
-        decision.by,
-        decision.at,
-        decision.language,
+        **decision.model_dump(exclude={"steps", "approvals"}),
+        id=incident_id,
+        steps=list(decision.steps),
+        approvals=Jsonb([approval.model_dump(mode="json") for approval in decision.approvals]),
     )
     return row is not None
 
@@ -267,8 +286,8 @@ async def decisions(connection: Connection, incident_id: str) -> list[Row]:
     """All decisions, oldest first."""
     return await _all(
         connection,
-        """select plan_revision, choice, hint, note, decided_by as by, at, language from decision
-           where incident_id = %s order by at""",
+        """select plan_revision, choice, steps, hint, note, decided_by as by, via, at, approvals, plan_digest, language
+           from decision where incident_id = %s order by at""",
         incident_id,
     )
 
@@ -302,8 +321,8 @@ async def count_waiting(connection: Connection) -> int:
     return int(row["n"]) if row else 0
 
 
-async def _one(connection: Connection, query: str, *values: object) -> Row | None:
-    return await (await connection.execute(query.encode(), values)).fetchone()
+async def _one(connection: Connection, query: str, *values: object, **named: object) -> Row | None:
+    return await (await connection.execute(query.encode(), values or named)).fetchone()
 
 
 async def _all(connection: Connection, query: str, *values: object) -> list[Row]:

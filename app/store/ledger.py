@@ -1,79 +1,113 @@
 """The ledger of writes to the outside world, and the store of raw telemetry. Each call commits at once."""
 
+import json
 import zlib
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
 
 from psycopg.errors import UniqueViolation
 from psycopg.types.json import Jsonb
+from pydantic import JsonValue
 
 from app.db import Connection, Pool, Row, transaction
+from app.store import audit, freeze
 from app.store.alerts import save_edges
 from collectors._jobs import on_thread
 from collectors.base import Telemetry
 from executors.base import Refused
 from graph.deps import Claim, ClaimedStep, ResourceBusy, SnapshotKey, StepKey
 from graph.looks import together
+from graph.policy import Policy
 from graph.state import StepResult, storable
 
 MAX_NAME = 255  # characters of a service's name
+ACTOR = "ActionExecutor"
+SERVICE_LOCK_SPACE = 8  # tells our advisory locks from others'
 
 
 class PostgresLedger:
-    """``graph.deps.Ledger`` on the ``step`` table."""
+    """``graph.deps.Ledger`` on the ``step`` table.
 
-    def __init__(self, pool: Pool) -> None:
-        self.pool = pool
+    Locks are taken in one order, so that nobody waits in a circle: incident, decision, kill switch, services by name,
+    resources by name, audit log. An incident that somebody holds must not hold up the kill switch.
+    """
+
+    def __init__(self, pool: Pool, policy: Policy | None = None) -> None:
+        self.pool, self.policy = pool, policy or Policy()
 
     async def find(self, key: StepKey) -> ClaimedStep | None:
         """See graph.deps.Ledger."""
         async with self.pool.connection() as connection:
-            row = await (
-                await connection.execute(
-                    """select *, extract(epoch from clock_timestamp() - touched_at)::float8 as age_s from step
-                       where incident_id = %s and plan_revision = %s and ordinal = %s and undo = %s""",
-                    (key.incident_id, key.plan_revision, key.ordinal, key.undo),
-                )
-            ).fetchone()
+            row = await _find(connection, key)
         return _claimed(row, fresh=False) if row else None
 
     async def claim(self, claim: Claim) -> ClaimedStep:
         """See graph.deps.Ledger."""
-        key = claim.key
         try:
             async with transaction(self.pool) as connection:
-                row = await (
-                    await connection.execute(
-                        """insert into step (incident_id, plan_revision, ordinal, undo, operation, params, resource,
-                               before, claimed_at)
-                           select i.id, %s, %s, %s, %s, %s, %s, %s, %s from incident i
-                           where i.id = %s and i.closed_at is null for key share returning *, 0.0 as age_s""",
-                        (
-                            key.plan_revision,
-                            key.ordinal,
-                            key.undo,
-                            claim.operation,
-                            Jsonb(storable(dict(claim.params))),
-                            claim.resource,
-                            Jsonb(storable(dict(claim.before))),
-                            claim.at,
-                            key.incident_id,
-                        ),
-                    )
-                ).fetchone()
-                if row is None:
-                    raise Refused("the incident was closed meanwhile; nothing more is run")
-                resources = sorted({name for name in claim.resource.split(",") if name})
-                await connection.execute(
-                    "insert into lease (resource, step_id) select unnest(%s::text[]), %s", (resources, row["id"])
-                )
+                await _refuse_closed(connection, claim.key)
+                await _refuse_unapproved(connection, claim)
+                await _refuse_stale(connection, claim.key, self.policy.waiting.ttl_minutes)
+                await _refuse_frozen(connection)
+                if not claim.key.undo:  # what was done may always be put back
+                    await self._refuse_too_often(connection, claim)
+                row = await _insert(connection, claim)
+                await _lease(connection, claim.resource, row["id"])
+                await _audit_claim(connection, claim)
         except UniqueViolation as error:
-            raise ResourceBusy(f"{claim.resource} is being changed by another action; one at a time") from error
+            if error.diag.table_name == "lease":
+                raise ResourceBusy(f"{claim.resource} is being changed by another action; one at a time") from error
+            raise ResourceBusy("another process has claimed this step") from error
         return _claimed(row, fresh=True)
+
+    async def _refuse_too_often(self, connection: Connection, claim: Claim) -> None:
+        """Raises Refused."""
+        for service in sorted(claim.services):
+            await connection.execute(
+                "select pg_advisory_xact_lock(hashtextextended(%s, %s))", (service, SERVICE_LOCK_SPACE)
+            )
+        made = await changes_within_hour(connection, claim.services, claim.at)
+        most = self.policy.actions_per_service_hour
+        for service, times in sorted(made.items()):
+            if times >= most:
+                raise Refused(
+                    f"{service} was changed {times} times within the hour; the policy allows {most}."
+                    " Wait, or raise policy.actions_per_service_hour."
+                )
+
+    async def refuse(self, claim: Claim, result: StepResult) -> StepResult:
+        """See graph.deps.Ledger."""
+        async with transaction(self.pool) as connection:
+            row = await (
+                await connection.execute(
+                    """insert into step (incident_id, plan_revision, ordinal, undo, operation, params, resource, before,
+                           attempt, claimed_at, finished_at, result)
+                       select incident_id, plan_revision, %s, %s, %s, %s, '', '{}', 0, %s, %s, %s from decision
+                       where incident_id = %s and plan_revision = %s on conflict do nothing returning id""",
+                    (
+                        claim.key.ordinal,
+                        claim.key.undo,
+                        claim.operation,
+                        Jsonb(storable(dict(claim.params))),
+                        claim.at,
+                        claim.at,
+                        Jsonb(storable(result.model_dump(mode="json"))),
+                        claim.key.incident_id,
+                        claim.key.plan_revision,
+                    ),
+                )
+            ).fetchone()
+            if row:
+                await _audit_result(connection, claim.key, result, claim.at)
+                return result
+            stands = await _find(connection, claim.key)
+        return StepResult.model_validate(stands["result"]) if stands and stands["result"] else result
 
     async def retake(self, step: ClaimedStep) -> bool:
         """See graph.deps.Ledger."""
-        async with self.pool.connection() as connection:
+        async with transaction(self.pool) as connection:
+            await _refuse_frozen(connection)
             row = await (
                 await connection.execute(
                     """update step set attempt = attempt + 1, touched_at = clock_timestamp()
@@ -86,11 +120,187 @@ class PostgresLedger:
     async def finish(self, step_id: str, result: StepResult) -> None:
         """See graph.deps.Ledger."""
         async with transaction(self.pool) as connection:
-            await connection.execute(
-                "update step set finished_at = %s, result = %s where id = %s and finished_at is null",
-                (result.finished_at, Jsonb(storable(result.model_dump(mode="json"))), step_id),
-            )
+            row = await (
+                await connection.execute(
+                    """update step set finished_at = %s, result = %s
+                       where id = %s and (finished_at is null or (result->>'status' = 'unknown' and %s <> 'unknown'))
+                       returning incident_id, plan_revision, ordinal, undo, claimed_at""",
+                    (
+                        result.finished_at,
+                        Jsonb(storable(result.model_dump(mode="json"))),
+                        step_id,
+                        result.status,
+                    ),
+                )
+            ).fetchone()
             await connection.execute("delete from lease where step_id = %s", (step_id,))
+            if row:
+                key = StepKey(row["incident_id"], row["plan_revision"], row["ordinal"], row["undo"])
+                await _audit_result(connection, key, result, result.finished_at or row["claimed_at"])
+
+
+# --- what stops a claim ---
+
+
+async def _refuse_frozen(connection: Connection) -> None:
+    """Raises Refused. A pull of the kill switch waits for us, or we for it."""
+    await connection.execute("select pg_advisory_xact_lock_shared(%s)", (freeze.FREEZE_LOCK,))
+    if frozen := await freeze.current(connection):
+        raise Refused(freeze.said(frozen))
+
+
+async def _refuse_closed(connection: Connection, key: StepKey) -> None:
+    """Raises Refused. Whoever closes the incident waits for us, or we for it."""
+    row = await (
+        await connection.execute("select closed_at from incident where id = %s for share", (key.incident_id,))
+    ).fetchone()
+    if row is None or row["closed_at"]:
+        raise Refused("the incident was closed meanwhile; nothing more is run")
+
+
+async def _refuse_unapproved(connection: Connection, claim: Claim) -> None:
+    """Raises Refused. Whoever withdraws the decision waits for us, or we for it."""
+    key = claim.key
+    row = await (
+        await connection.execute(
+            """select choice, steps, plan_digest, withdrawn_at, withdrawn_by from decision
+               where incident_id = %s and plan_revision = %s for share""",
+            (key.incident_id, key.plan_revision),
+        )
+    ).fetchone()
+    if row is None:
+        raise Refused(f"nobody has decided on plan {key.plan_revision}; nothing is run without a decision")
+    if row["withdrawn_at"]:
+        raise Refused(f"{row['withdrawn_by']} withdrew the decision before this step began; it is not run")
+    if claim.choice and (claim.choice, claim.plan_digest) != (row["choice"], row["plan_digest"]):
+        raise Refused(
+            f"what is about to run is not what was decided on plan {key.plan_revision}: the decision, or the"
+            " checkpoint, was changed in the database; run `autopilot audit verify`"
+        )
+    if not key.undo and row["choice"] not in ("1", "2", "3"):
+        raise Refused(f"the decision on plan {key.plan_revision} is {row['choice']}: it approves no step")
+    if row["steps"] and key.ordinal not in row["steps"]:
+        approved = ", ".join(map(str, row["steps"]))
+        raise Refused(f"step {key.ordinal} was not approved, only {approved}")
+
+
+async def _refuse_stale(connection: Connection, key: StepKey, ttl_minutes: float) -> None:
+    """Raises Refused: an approval of hours ago is not carried out because the workers are back only now."""
+    row = await (
+        await connection.execute(
+            """select extract(epoch from clock_timestamp() - decided_at)::float8 / 60 as minutes from decision d
+               where incident_id = %s and plan_revision = %s
+                 and decided_at < clock_timestamp() - make_interval(secs => %s)
+                 and not exists (select from step s where (s.incident_id, s.plan_revision)
+                                 = (d.incident_id, d.plan_revision) and s.attempt > 0)""",
+            (key.incident_id, key.plan_revision, ttl_minutes * 60),
+        )
+    ).fetchone()
+    if row:
+        raise Refused(
+            f"it was approved {row['minutes']:.0f} minutes ago, and nothing of it had begun: that is longer than an"
+            f" approval holds ({ttl_minutes:g} minutes, policy.waiting.ttl_minutes). Decide on the new plan."
+        )
+
+
+async def changes_within_hour(connection: Connection, services: Sequence[str], at: datetime) -> dict[str, int]:
+    """How often each of these services was changed in the hour before, if it was.
+
+    What is under way, or unknown, counts. What failed before it changed anything, was refused, or put something back
+    does not.
+    """
+    rows = await (
+        await connection.execute(
+            """select s.service, count(*) as times from unnest(%s::text[]) s (service)
+               join step on step.services @> array[s.service] and not step.undo
+                   and step.claimed_at > %s - interval '1 hour'
+                   and (step.result is null or (step.result->>'made')::boolean or step.result->>'status' = 'unknown')
+               group by s.service""",
+            (list(services), at),
+        )
+    ).fetchall()
+    return {row["service"]: row["times"] for row in rows}
+
+
+# --- rows ---
+
+
+async def _find(connection: Connection, key: StepKey) -> Row | None:
+    return await (
+        await connection.execute(
+            """select *, extract(epoch from clock_timestamp() - touched_at)::float8 as age_s from step
+               where incident_id = %s and plan_revision = %s and ordinal = %s and undo = %s""",
+            (key.incident_id, key.plan_revision, key.ordinal, key.undo),
+        )
+    ).fetchone()
+
+
+async def _insert(connection: Connection, claim: Claim) -> Row:
+    key = claim.key
+    row = await (
+        await connection.execute(
+            """insert into step (incident_id, plan_revision, ordinal, undo, operation, params, resource, before,
+                   services, claimed_at)
+               values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) returning *, 0.0 as age_s""",
+            (
+                key.incident_id,
+                key.plan_revision,
+                key.ordinal,
+                key.undo,
+                claim.operation,
+                Jsonb(storable(dict(claim.params))),
+                claim.resource,
+                Jsonb(storable(dict(claim.before))),
+                list(claim.services),
+                claim.at,
+            ),
+        )
+    ).fetchone()
+    assert row is not None
+    return row
+
+
+async def _lease(connection: Connection, resource: str, step_id: str) -> None:
+    names = sorted({name for name in resource.split(",") if name})
+    await connection.execute("insert into lease (resource, step_id) select unnest(%s::text[]), %s", (names, step_id))
+
+
+# --- the audit log: the last statement of each transaction ---
+
+
+async def _audit_claim(connection: Connection, claim: Claim) -> None:
+    body: dict[str, JsonValue] = {
+        **_which(claim.key),
+        "operation": claim.operation,
+        "params": dict(claim.params),
+        "resource": claim.resource,
+        "services": list(claim.services),
+        "before_sha256": _sha256(claim.before),
+    }
+    await audit.append(connection, "claim", ACTOR, claim.at, body, claim.key.incident_id)
+
+
+async def _audit_result(connection: Connection, key: StepKey, result: StepResult, at: datetime) -> None:
+    body: dict[str, JsonValue] = {
+        **_which(key),
+        "operation": result.operation,
+        "params": dict(result.params),
+        "status": result.status,
+        "made": result.made,
+        "detail": result.detail,
+        "request_ids": list(result.request_ids),
+        "before_sha256": _sha256(result.before),
+        "after_sha256": _sha256(result.after),
+    }
+    await audit.append(connection, "step", ACTOR, at, body, key.incident_id)
+
+
+def _which(key: StepKey) -> dict[str, JsonValue]:
+    return {"plan_revision": key.plan_revision, "ordinal": key.ordinal, "undo": key.undo}
+
+
+def _sha256(state: Mapping[str, JsonValue]) -> str:
+    return sha256(json.dumps(storable(dict(state)), sort_keys=True).encode()).hexdigest()
 
 
 def _claimed(row: Row, *, fresh: bool) -> ClaimedStep:
@@ -117,14 +327,15 @@ async def steps(connection: Connection, incident_id: str) -> list[Row]:
 
 
 async def abandon(connection: Connection, incident_id: str, at: datetime, detail: str) -> None:
-    """Record open steps as ``unknown`` and free their resources: nobody will carry them on."""
+    """Record open steps as ``unknown`` and free their resources: nobody will carry them on. Ends with audit rows."""
     open_steps = await (
         await connection.execute(
-            "select id, ordinal, operation, params, before, claimed_at from step"
-            " where incident_id = %s and finished_at is null for update",
+            """select id, plan_revision, ordinal, undo, operation, params, before, claimed_at from step
+               where incident_id = %s and finished_at is null order by ordinal, undo for update""",
             (incident_id,),
         )
     ).fetchall()
+    results: list[tuple[StepKey, StepResult]] = []
     for step in open_steps:
         known = {k: step[k] for k in ("ordinal", "operation", "params", "before", "claimed_at")}
         result = StepResult.model_validate(known | {"status": "unknown", "detail": detail, "finished_at": at})
@@ -133,6 +344,9 @@ async def abandon(connection: Connection, incident_id: str, at: datetime, detail
             (at, Jsonb(storable(result.model_dump(mode="json"))), step["id"]),
         )
         await connection.execute("delete from lease where step_id = %s", (step["id"],))
+        results.append((StepKey(incident_id, step["plan_revision"], step["ordinal"], step["undo"]), result))
+    for key, result in results:
+        await _audit_result(connection, key, result, at)
 
 
 class PostgresSnapshots:

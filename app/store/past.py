@@ -33,13 +33,15 @@ from candidate
 join incident i on i.id = candidate.id and i.closed_at is not null and i.id <> %(incident_id)s
 join lateral (select root_cause from analysis a where a.incident_id = i.id and root_cause is not null
               order by round desc limit 1) last on last.root_cause->>'component' is not null
-left join lateral (select body from execution e where e.incident_id = i.id order by at desc limit 1) done on true
+left join lateral (select body from execution e where e.incident_id = i.id and body->>'choice' is distinct from 'undo'
+                   order by at desc limit 1) done on true
 left join lateral (select note from decision d where d.incident_id = i.id and choice = 'manual'
                    order by at desc limit 1) decided on true
 """  # noqa: S608  no outside text in it
 
 # The last root cause counts, also for what was run while an earlier one was believed: it is what is known best.
-# A rehearsal changed nothing, and what could not be measured taught nothing.
+# A rehearsal changed nothing, and what could not be measured taught nothing. What would have recovered without it is
+# no success.
 TRACK_RECORD = f"""
 with recent as materialized (
     select incident_id, round from analysis
@@ -51,10 +53,12 @@ of_category as (
                    where a.incident_id = recent.incident_id and a.root_cause is not null)),
 run as (
     select distinct e.incident_id, e.plan_revision, result->>'operation' as operation,
-        e.body->'verification'->>'verdict' as verdict
+        e.body->'verification'->>'verdict' as verdict,
+        coalesce(e.body->'verification'->>'credit', '') as credit
     from of_category join execution e using (incident_id), jsonb_array_elements(e.body->'results') result
     where (result->>'made')::boolean)
-select operation, count(*) as runs, count(*) filter (where verdict = 'resolved') as resolved,
+select operation, count(*) as runs,
+    count(*) filter (where verdict = 'resolved' and credit <> 'by_itself') as resolved,
     count(*) filter (where verdict = 'worse') as worse
 from run where verdict <> 'not_measurable' group by operation
 """  # noqa: S608  the same

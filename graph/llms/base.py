@@ -1,7 +1,8 @@
 """The port to whatever explains and plans: a model, the rules engine, or a script in tests."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 from pydantic import BaseModel
@@ -10,6 +11,8 @@ from collectors.base import Read, Scope, SeriesRef
 from executors.base import AnyOperation, Resource
 from graph.llms.chat import Usage
 from graph.state import ActionOption, Alert, Evidence, Finding, Language, RootCause
+
+MAX_SUSPECTS = 5  # whose services a plan may be about
 
 
 class LlmError(Exception):
@@ -102,7 +105,7 @@ class Analysis:
 
 @dataclass(frozen=True)
 class OperationOnMenu:
-    """One operation, and the resources it may be used on."""
+    """One operation, and what it may be used on."""
 
     name: str
     summary: str
@@ -111,6 +114,10 @@ class OperationOnMenu:
     read_only: bool
     minutes: float
     params: type[BaseModel]
+    lacks: Callable[[Resource], str] = lambda resource: ""
+    """What the catalogue does not name of a service, and the operation needs; empty: it can act on it."""
+    check: Callable[[BaseModel], object] = lambda params: None
+    """Raises Refused for params that the catalogue does not allow."""
 
     @classmethod
     def of(cls, operation: AnyOperation) -> "OperationOnMenu":
@@ -123,6 +130,8 @@ class OperationOnMenu:
             read_only=operation.read_only,
             minutes=operation.minutes,
             params=operation.params,
+            lacks=operation.lacks,
+            check=operation.resource,
         )
 
 
@@ -144,10 +153,34 @@ class PlanRequest:
     incident_id: str = ""
     round_: int = 1
 
+    def entry(self, operation: str) -> OperationOnMenu | None:
+        """The menu's entry of that name."""
+        return next((entry for entry in self.menu if entry.name == operation), None)
+
+    @cached_property
+    def concerned(self) -> tuple[Resource, ...]:
+        """Of the services that the trouble, its way or a suspicion touches; of all in scope if of these there is none.
+
+        That is where a remedy is looked for: a menu of all that could be done to every neighbour says little.
+        """
+        suspects = [suspect.component for suspect in self.evidence.suspects[:MAX_SUSPECTS]]
+        way = [name for hop in self.root_cause.path for name in (hop.cause, hop.effect)]
+        near = {self.root_cause.component, self.scope.service, *way, *suspects}
+        return tuple(resource for resource in self.resources if resource.service in near) or self.resources
+
+    def possible_on(self, entry: OperationOnMenu) -> tuple[Resource, ...]:
+        """The concerned services that an operation can act on, whatever its other params."""
+        return tuple(resource for resource in self.concerned if not entry.lacks(resource))
+
+    @property
+    def usable(self) -> tuple[OperationOnMenu, ...]:
+        """The part of the menu that can act on any of them."""
+        return tuple(entry for entry in self.menu if self.possible_on(entry))
+
 
 @dataclass(frozen=True)
 class Proposal:
-    """Up to three options, best first, and what a person should know of those that were dropped."""
+    """Up to three options, best first, then their spares, and what a person should know of those that were dropped."""
 
     options: tuple[ActionOption, ...] = ()
     notes: tuple[str, ...] = ()
@@ -164,4 +197,4 @@ class Analyst(Protocol):
         """The root cause, or an inconclusive answer. Raises LlmError."""
 
     async def plan(self, request: PlanRequest) -> Proposal:
-        """Up to three options, best first. Raises LlmError."""
+        """Up to three options, best first, then their spares. Raises LlmError."""

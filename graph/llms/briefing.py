@@ -27,6 +27,21 @@ _BROKEN_WORD = re.compile(r"\s\S*+\Z")  # where a text was cut; half a secret is
 _FENCE_TOKENS = 16  # the two lines around a section
 _HIDDEN = {"Cf", "Co", "Cs", "Cn"}  # categories of characters that a person does not see and a model may obey
 
+_HAS: Mapping[str, str] = {
+    "ecs_service": "ECS service",
+    "kubernetes": "Kubernetes Deployment",
+    "lambda_alias": "Lambda function",
+    "auto_scaling_group": "Auto Scaling group",
+    "listener_rule_arn": "load balancer",
+    "overflow_target_group_arn": "overflow page",
+    "db_instance": "DB instance",
+    "db_cluster": "DB cluster",
+    "replication_group": "cache",
+    "app_config": "AppConfig",
+    "prompt": "prompt",
+}
+"""What a service may have, by the catalogue's fields."""
+
 Record = Mapping[str, JsonValue]
 T = TypeVar("T")
 
@@ -114,7 +129,7 @@ class Briefing:
             _Section("claims", supported, self._claim, 0.10),
             _Section("findings", [*cited, *others], self._finding, 0.0),
             _Section("runbooks", request.evidence.documents, self._document, 0.10),
-            _Section("menu", request.menu, self._entry, 0.2),
+            _Section("menu", request.usable, self._entry, 0.2),
             _Section("resources", _nearest_first(request), partial(_resource, request.desired_tasks), 0.08),
             _Section("track record", record, _track_record, 0.05),
             _Section("hints", request.scope.hints[::-1], self._hint, 0.05),
@@ -250,8 +265,8 @@ class Briefing:
             "operation": entry.name,
             "summary": self._text(entry.summary, 160),
             "risk": entry.risk,
-            "reversible": entry.reversible,
-            "only looks": entry.read_only,
+            "reversible": entry.reversible or None,
+            "only looks": entry.read_only or None,
         }
 
 
@@ -298,16 +313,19 @@ def _track_record(entry: tuple[str, TrackRecord]) -> Record:
 
 
 def _nearest_first(request: PlanRequest) -> list[Resource]:
-    """The failing component's resource, the alerted service's, then the others."""
+    """The failing component's resource, the alerted service's, then the others; only what can be acted on."""
     order = [request.root_cause.component, request.scope.service]
-    return sorted(request.resources, key=lambda r: (order.index(r.service) if r.service in order else 2, r.service))
+    usable = {resource.service: resource for entry in request.menu for resource in request.possible_on(entry)}
+    return sorted(usable.values(), key=lambda r: (order.index(r.service) if r.service in order else 2, r.service))
 
 
 def _resource(desired_tasks: Mapping[str, int], resource: Resource) -> Record:
+    prompt = resource.prompt
     return {
         "service": resource.service,
-        "ecs": bool(resource.cluster and resource.ecs_service),
-        "traffic": bool(resource.listener_rule_arn and resource.overflow_target_group_arn),
+        "has": [name for field, name in _HAS.items() if getattr(resource, field)],
+        "documents": [automation.document for automation in resource.automations],
+        "models": list(prompt.models) if prompt else [],
         "min_tasks": resource.min_tasks,
         "max_tasks": resource.max_tasks,
         "desired_tasks": desired_tasks.get(resource.service),

@@ -7,22 +7,13 @@ from typing import get_args
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from executors.base import Resource, Risk
+from executors.base import Refused, Resource, Risk
 from graph.llms.base import OperationOnMenu, PlanRequest
 from graph.llms.playbooks import OPERATIONS, say
 from graph.state import ActionOption, Intent, Language, PlanStep
 
 _RISKS: tuple[Risk, ...] = get_args(Risk)  # ascending
-_TRAFFIC = frozenset({"reduce_traffic", "gradual_traffic_restore"})
-_ECS = frozenset(
-    {
-        "check_ecs_health",
-        "restart_ecs_task",
-        "restart_all_services",
-        "scale_ecs_service",
-        "rollback_ecs_service",
-    }
-)
+_COUNTS = ("desired_count", "replicas", "desired_capacity")  # params that min_tasks and max_tasks bound
 
 
 class NotPossibleError(Exception):
@@ -43,12 +34,17 @@ class ProposedStep:
 
 def checked_step(proposed: ProposedStep, request: PlanRequest) -> PlanStep:
     """The step with its params in full. Raises NotPossibleError."""
-    entry = next((o for o in request.menu if o.name == proposed.operation), None)
+    entry = request.entry(proposed.operation)
     if entry is None:
         raise NotPossibleError(say("no_operation", request.language, operation=proposed.operation))
-    params = _validated(entry, proposed.params)
+    valid = _validated(entry, proposed.params)
+    params: dict[str, JsonValue] = valid.model_dump(mode="json")
     for service in _services(params):
-        _check_resource(entry.name, params, _resource(service, request), request.language)
+        _check_resource(entry, params, _resource(service, request), request.language)
+    try:
+        entry.check(valid)
+    except Refused as error:
+        raise NotPossibleError(str(error)) from None
     return PlanStep(operation=entry.name, params=params, summary=_summary(entry, params, request.language))
 
 
@@ -85,28 +81,14 @@ def changes_something(steps: Iterable[PlanStep], menu: Iterable[OperationOnMenu]
     return any(step.operation in writing for step in steps)
 
 
-def possible_on(entry: OperationOnMenu, request: PlanRequest) -> list[str]:
-    """The services in the incident's scope that an operation can act on, whatever its other params."""
-    services = []
-    for resource in request.resources:
-        try:
-            _check_resource(entry.name, {}, resource, request.language)
-        except NotPossibleError:
-            continue
-        services.append(resource.service)
-    return services
-
-
-def _validated(entry: OperationOnMenu, params: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+def _validated(entry: OperationOnMenu, params: Mapping[str, JsonValue]) -> BaseModel:
     try:
         # strict: «true» is no number of tasks, and neither is "4"
-        model: BaseModel = entry.params.model_validate_json(json.dumps(dict(params)), strict=True)
+        return entry.params.model_validate_json(json.dumps(dict(params)), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise NotPossibleError(f"{entry.name}: {where}: {first['msg']}") from None
-    dumped: dict[str, JsonValue] = model.model_dump(mode="json")
-    return dumped
 
 
 def _services(params: Mapping[str, JsonValue]) -> list[str]:
@@ -123,24 +105,24 @@ def _resource(service: str, request: PlanRequest) -> Resource:
     raise NotPossibleError(say("not_in_catalogue", request.language, service=service))
 
 
-def _check_resource(operation: str, params: Mapping[str, JsonValue], resource: Resource, language: Language) -> None:
-    if operation in _ECS and not (resource.cluster and resource.ecs_service):
-        raise NotPossibleError(say("no_ecs", language, service=resource.service))
-    if operation in _TRAFFIC and not (
-        resource.listener_rule_arn and resource.target_group_arn and resource.overflow_target_group_arn
-    ):
-        raise NotPossibleError(say("no_balancer", language, service=resource.service))
-    count = params.get("desired_count")
-    if isinstance(count, int) and not resource.min_tasks <= count <= resource.max_tasks:
-        bounds = {"least": resource.min_tasks, "most": resource.max_tasks, "count": count}
-        raise NotPossibleError(say("task_bounds", language, service=resource.service, **bounds))
+def _check_resource(
+    entry: OperationOnMenu, params: Mapping[str, JsonValue], resource: Resource, language: Language
+) -> None:
+    if lacking := entry.lacks(resource):
+        raise NotPossibleError(say("lacks", language, lacking=lacking.rstrip(".")))
+    for count in (params.get(name) for name in _COUNTS):
+        if isinstance(count, int) and not resource.min_tasks <= count <= resource.max_tasks:
+            bounds = {"least": resource.min_tasks, "most": resource.max_tasks, "count": count}
+            raise NotPossibleError(say("task_bounds", language, service=resource.service, **bounds))
 
 
 def _summary(entry: OperationOnMenu, params: Mapping[str, JsonValue], language: Language) -> str:
     known = OPERATIONS.get(entry.name)
     if known is None:
         return entry.summary
-    return known.does.filled(language, **{name: _shown(value) for name, value in params.items()})
+    null = any(value is None and f"{{{name}" in known.does.en for name, value in params.items())
+    text = known.without if null and known.without else known.does
+    return text.filled(language, **{name: _shown(value) for name, value in params.items()})
 
 
 def _shown(value: JsonValue) -> str:

@@ -251,25 +251,47 @@ def _names_it(change: Finding, category: Category) -> bool:
 
 def _onset(own: Sequence[Finding]) -> datetime | None:
     """When errors began; where none are seen, when anything did."""
-    errors = [f.at for f in own if is_error(f)]
-    others = [f.at for f in own if f.kind in {"metric", "log", "trace", "status"} and f.worse != "neutral"]
-    return min(errors or others, default=None)
+    others = (f.at for f in own if f.kind in {"metric", "log", "trace", "status"} and f.worse != "neutral")
+    return first_error(own) or min(others, default=None)
+
+
+def first_error(own: Iterable[Finding]) -> datetime | None:
+    """When the first of them shows that something fails."""
+    return min((f.at for f in own if is_error(f)), default=None)
+
+
+def right_before(changes: Iterable[Finding], *onsets: datetime | None) -> list[Finding]:
+    """Those so shortly before any of the onsets that their time alone speaks for them, the latest first.
+
+    Scaling is none of them: it is more often an answer to trouble than its cause.
+    """
+    near = (f for f in changes if any(at and f.at - BUCKET <= at <= f.at + RIGHT_BEFORE for at in onsets))
+    return sorted((f for f in near if _kind(f) != "scaling"), key=lambda f: f.at, reverse=True)
+
+
+def callers_of(component: str, evidence: Evidence) -> list[str]:
+    """Whoever is known to call the component."""
+    return list(dict.fromkeys(e.caller for e in evidence.edges if e.callee == component != e.caller))
 
 
 def is_deploy(finding: Finding) -> bool:
     """A change of the code that runs."""
-    kind = _KIND_OF_CHANGE.search(finding.summary)
-    if kind:
-        return kind[1] == "deploy"
+    if kind := _kind(finding):
+        return kind == "deploy"
     return _has(finding, ("deploy", "release", "roll-out", "rollout", "version"))
 
 
 def is_configuration(finding: Finding) -> bool:
     """A change of settings or flags."""
-    kind = _KIND_OF_CHANGE.search(finding.summary)
-    if kind:
-        return kind[1] in {"configuration", "feature_flag"}
+    if kind := _kind(finding):
+        return kind in {"configuration", "feature_flag"}
     return _has(finding, ("config", "flag", "parameter", "setting"))
+
+
+def _kind(change: Finding) -> str:
+    """Deploy, configuration, feature_flag, scaling or other, as ranking says; empty if it does not."""
+    found = _KIND_OF_CHANGE.search(change.summary)
+    return found[1] if found else ""
 
 
 def is_error(finding: Finding) -> bool:

@@ -4,13 +4,15 @@ Nothing here is believed: names, numbers and hops are checked by ``graph/groundi
 ``graph/llms/checked.py``. Texts are bounded and put on one line, for they are shown in tables and messages.
 """
 
+import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
+from executors.base import Resource
 from graph.llms.base import OperationOnMenu, PlanRequest, ReadMenu
 from graph.llms.chat import Tool
 from graph.llms.checked import (
@@ -19,7 +21,6 @@ from graph.llms.checked import (
     changes_something,
     checked_option,
     checked_step,
-    possible_on,
 )
 from graph.llms.playbooks import Category
 from graph.state import ActionOption, Claim, Hop, Intent, Language, Rival, RootCause
@@ -31,6 +32,11 @@ MAX_OPTIONS = 6  # looked at; three of them are shown
 MAX_NAMES = 30  # of components in a tool's schema; more are in the brief only
 _BENEFIT: Mapping[str, float] = {"high": 0.8, "medium": 0.5, "low": 0.2}
 _TO_SETTLE: Mapping[Language, str] = {"en": "To settle it", "ko": "확인할 방법"}
+_LISTED: Mapping[str, Callable[[Resource], Iterable[str]]] = {
+    "document": lambda resource: (automation.document for automation in resource.automations),
+    "model": lambda resource: resource.prompt.models if resource.prompt else (),
+}
+"""Params that take what the catalogue lists for a service, and nothing else."""
 _SAFE_KEYWORDS = ("type", "enum", "items", "anyOf", "description")  # of a param's schema, what every server knows
 
 _ADDRESS = re.compile(r"!?\[[^\]]*\]\([^)]*\)|\w+://\S+|\bwww\.\S+|\b(?:javascript|data|mailto):\S+", re.IGNORECASE)
@@ -151,7 +157,7 @@ def plan_schema(request: PlanRequest) -> Schema:
 
     Empty where no operation can act on anything.
     """
-    steps: list[JsonValue] = [schema for entry in request.menu if (schema := _step_schema(entry, request))]
+    steps = _step_schemas(request)
     if not steps:
         return {}
     option: dict[str, JsonValue] = {
@@ -235,17 +241,29 @@ def _option(draft: OptionDraft, request: PlanRequest, engine: str) -> ActionOpti
     return option.model_copy(update=marks)
 
 
-def _step_schema(entry: OperationOnMenu, request: PlanRequest) -> dict[str, JsonValue]:
-    """Of one operation; empty where there is nothing that it can act on."""
-    services: list[JsonValue] = list(possible_on(entry, request))
-    if not services:
-        return {}
+def _step_schemas(request: PlanRequest) -> list[JsonValue]:
+    """Of each operation, on the services that it can act on; operations with the same params share one."""
+    names: dict[str, list[JsonValue]] = {}
+    params: dict[str, JsonValue] = {}
+    for entry in request.usable:
+        schema = _params_schema(entry, request)
+        key = json.dumps(schema)
+        names.setdefault(key, []).append(entry.name)
+        params[key] = schema
+    return [_object({"operation": {"type": "string", "enum": names[k]}, "params": params[k]}) for k in names]
+
+
+def _params_schema(entry: OperationOnMenu, request: PlanRequest) -> dict[str, JsonValue]:
+    resources = request.possible_on(entry)
     declared = entry.params.model_json_schema()["properties"]
-    params: dict[str, JsonValue] = {name: _param(name, schema, services) for name, schema in declared.items()}
-    return _object({"operation": {"type": "string", "enum": [entry.name]}, "params": _object(params)})
+    return _object({name: _param(name, schema, resources) for name, schema in declared.items()})
 
 
-def _param(name: str, schema: Schema, services: list[JsonValue]) -> JsonValue:
+def _param(name: str, schema: Schema, resources: Sequence[Resource]) -> JsonValue:
+    services: list[JsonValue] = [resource.service for resource in resources]
+    if name in _LISTED:
+        allowed: list[JsonValue] = list(dict.fromkeys(value for r in resources for value in _LISTED[name](r)))
+        return {"type": "string", "enum": allowed, "description": str(schema.get("description", ""))}
     if name == "service":
         return {"type": "string", "enum": services}
     if name == "services":

@@ -22,6 +22,12 @@ from graph.state import FindingKind, Intent, Language
 FOLDER = Path(__file__).parents[1] / "playbooks"
 TWICE_THE_TASKS = "twice the desired tasks"
 """Stands for a desired count that depends on how many tasks there are now."""
+EXECUTIONS_BEFORE = "the executions of before"
+"""Stands for as many concurrent executions as a function had before the trouble."""
+VERSION_BEFORE = "the version before"
+"""Stands for the published version before the one that was deployed."""
+OWN_TARGET_GROUP = "its own target group"
+"""Stands for the target group that the catalogue names."""
 ComponentKind = Literal["service", "database", "cache", "queue", "external"]
 
 
@@ -122,17 +128,34 @@ class Symptom(Sign):
 
 Condition = Literal[
     "deployed_shortly_before",
+    "deployed_right_before",
     "deployed_before",
     "configured",
+    "callers_changed",
+    "rerouted",
+    "job_started",
     "surge",
     "holds_data",
     "waits_for_other",
     "starts_fail",
     "overloaded",
+    "full",
+    "computes",
+    "slower",
+    "locked",
+    "unanswered",
     "connections_used_up",
     "stuck",
     "failing_over",
     "over_limit",
+    "one_instance",
+    "host_fails",
+    "primary_fails",
+    "target_group_fails",
+    "reservation_reached",
+    "prompt_changed",
+    "model_changed",
+    "runs_as_function",
 ]
 """What decides whether a remedy helps against this failure, or harms; ``conditions.yml`` says how each is known."""
 
@@ -143,6 +166,7 @@ class Known(Data):
     seen_on: Literal["service", "both"] = Field(
         default="service", description="Where its signs are looked for: what is acted on, or the component at fault too"
     )
+    in_changes: bool = Field(default=False, description="Its signs count in changes right before the trouble only")
     told: Text
     signs: tuple[Sign, ...] = ()
 
@@ -156,13 +180,22 @@ class Step(Data):
 
 
 class Remedy(Data):
-    """One way to act: on the failing component itself, or on the caller that must spare it."""
+    """One way to act: on the failing component itself, on the caller that must spare it, or on one that changed."""
 
     title: Text
     description: Text
     steps: tuple[Step, ...] = Field(min_length=1)
-    acts_on: Literal["component", "caller"] = "component"
+    elsewhere: tuple[tuple[Step, ...], ...] = Field(
+        default=(),
+        description="The same for a service that runs on something else; the first that the catalogue allows",
+    )
+    acts_on: Literal["component", "caller", "changed_caller"] = "component"
     unless: tuple[Condition, ...] = Field(default=(), description="Any of which makes it do harm, whatever fails")
+
+    @property
+    def ways(self) -> tuple[tuple[Step, ...], ...]:
+        """The steps, by what a service runs on."""
+        return (self.steps, *self.elsewhere)
 
 
 class Use(Data):
@@ -196,6 +229,9 @@ class Told(Data):
     """An operation in words; without ``undone`` what it changes is told to be put back, or not, by its menu entry."""
 
     does: Text
+    without: Text | None = Field(
+        default=None, description="What is said instead where a param that ``does`` names is null"
+    )
     undone: Text | None = None
 
 

@@ -12,6 +12,8 @@ from graph.llms.playbooks import say
 from graph.state import ActionOption
 
 MAX_OPTIONS = 3
+MAX_SPARES = 3
+"""Kept in reserve: one of them takes the place of an option that turns out not to be possible at present."""
 PRIOR_RUNS = 2.0
 """What an option's stated benefit weighs against its record, in runs: Laplace's rule of succession with the stated
 benefit in place of its one half, so that one success or failure moves it and does not settle it."""
@@ -21,16 +23,17 @@ word. Of two equally promising ones the safer comes first; a high risk must prom
 
 
 def ordered(options: Iterable[ActionOption], request: PlanRequest) -> tuple[ActionOption, ...]:
-    """At most three, best first, each with its track record told.
+    """At most three, best first, each with its track record told; then the best of the others as their spares.
 
-    They differ in intent as far as possible: of several with the same intent the best stays, and the next best fill
-    what is left free. Of options that do the same the best stays. Equals keep the order in which they were proposed.
+    The three differ in intent as far as possible: of several with the same intent the best stays, and the next best
+    fill what is left free. Of options that do the same the best stays. Equals keep the order they were proposed in.
     """
     ranked = sorted(options, key=lambda option: -expected_value(option, request))
     distinct = list({_does(option): option for option in reversed(ranked)}.values())[::-1]
     distinct.sort(key=lambda option: -expected_value(option, request))
     chosen = _of_different_kinds(distinct)
-    return tuple(o.model_copy(update={"track_record": _told(o, request)}) for o in chosen)
+    spares = [option for option in distinct if option not in chosen][:MAX_SPARES]
+    return tuple(o.model_copy(update={"track_record": _told(o, request)}) for o in (*chosen, *spares))
 
 
 def expected_value(option: ActionOption, request: PlanRequest) -> float:

@@ -5,55 +5,21 @@ the playbook whose symptoms the suspect's findings show, and says what the findi
 finding's own sentence, or follows from two of them.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from executors.base import Resource
 from graph.grounding import extended
 from graph.hinted_components import MAX_QUESTIONS, Steering, questions, steering
 from graph.llms.base import Analysis, AnalysisRequest, PlanRequest, Proposal, ReadRefused
-from graph.llms.checked import (
-    NotAdvisedError,
-    NotPossibleError,
-    ProposedStep,
-    changes_something,
-    checked_option,
-    checked_step,
-)
-from graph.llms.conditions import Circumstances
 from graph.llms.diagnosis import CONTEXT, Diagnosis, dependency, diagnose, is_error, own_findings
-from graph.llms.playbooks import (
-    CONDITIONS,
-    PLAYBOOKS,
-    REMEDIES,
-    TWICE_THE_TASKS,
-    Category,
-    Condition,
-    Remedy,
-    Step,
-    Use,
-    joined,
-    known_category,
-    say,
-)
-from graph.llms.preference import ordered
+from graph.llms.playbooks import PLAYBOOKS, Category, joined, say
+from graph.llms.remedies import propose
 from graph.llms.sentences import restated, told
 from graph.ranking.deviation import quantity
-from graph.state import (
-    ActionOption,
-    Claim,
-    Evidence,
-    Finding,
-    ImpactFigure,
-    Language,
-    PlanStep,
-    Rival,
-    RootCause,
-    Suspect,
-)
+from graph.state import Claim, Evidence, Finding, ImpactFigure, Language, Rival, RootCause, Suspect
 
 _MIN_SCORE = 0.15  # of evidence that was frozen before it held an assessment, and of who is left after a ruling-out
 _MAX_CLAIMS = 5
@@ -61,7 +27,6 @@ _MAX_RIVALS = 3
 _MAX_OF_SECOND = 2  # claims on a second cause
 _MAX_FIGURES = 3
 _MAX_QUESTIONS = 2
-_MAX_NOTES = 3
 
 
 class RulesAnalyst:
@@ -434,141 +399,3 @@ def _path_holds(suspect: Suspect) -> bool:
 def _figure(figure: ImpactFigure, language: Language) -> str:
     cited = f" [{', '.join(figure.evidence)}]" if figure.evidence else ""
     return f"{restated(figure.name, language)}: {quantity(figure.value, figure.unit)}{cited}"
-
-
-# --- planning ---------------------------------------------------------------------------------------------
-
-
-def propose(request: PlanRequest) -> Proposal:
-    """The playbook's remedies that are possible, best first, with short notes on why others are not.
-
-    Where there is none, the notes are what a person should look at by hand.
-    """
-    category = known_category(request.root_cause.category)
-    if request.root_cause.component is None:
-        return Proposal(notes=_to_look_at(category, request))
-    options: list[ActionOption] = []
-    reasons: dict[str, None] = {}
-    for use in PLAYBOOKS[category].remedies:
-        try:
-            option = _option(use, request)
-        except NotAdvisedError as error:
-            reasons[str(error)] = None
-            continue
-        except NotPossibleError as error:
-            reasons[say("not_possible", request.language, reason=str(error).rstrip("."))] = None
-            continue
-        options += [option] if option is not None else []
-    notes = tuple(reasons)[:_MAX_NOTES]
-    chosen = ordered(options, request)
-    return Proposal(chosen, notes if chosen else (*_to_look_at(category, request), *notes))
-
-
-def _to_look_at(category: Category, request: PlanRequest) -> tuple[str, ...]:
-    """What a person should look at where nothing can be proposed."""
-    component = request.root_cause.component or request.scope.service
-    asked = PLAYBOOKS[category].questions
-    questions = "; ".join(q.filled(request.language, component=component) for q in asked)
-    return (say("look_at", request.language, questions=questions),) if questions else ()
-
-
-def _option(use: Use, request: PlanRequest) -> ActionOption | None:
-    """The remedy made concrete; None where it has no point. Raises NotPossibleError, NotAdvisedError."""
-    remedy = REMEDIES[use.remedy]
-    resource = _acted_on(remedy, request)
-    if resource is None:
-        return None
-    seen = Circumstances(request, resource.service)
-    if not all(map(seen.hold, use.needs)):
-        return None
-    tasks = _more_tasks(resource, request)
-    steps: list[PlanStep] = []
-    for step in remedy.steps:
-        try:
-            steps.append(checked_step(_proposed(step, resource, tasks, request), request))
-        except NotPossibleError:
-            if not step.optional:
-                raise
-    if not changes_something(steps, request.menu):
-        return None
-    names = {"service": resource.service, "component": str(request.root_cause.component), "tasks": str(tasks)}
-    title = remedy.title.filled(request.language, **names)
-    against = seen.first_of((*remedy.unless, *use.unless))
-    if against is not None:
-        raise NotAdvisedError(_warning(title, against, request.language, names))
-    return checked_option(
-        title,
-        remedy.description.filled(request.language, **names),
-        _reasons(request),
-        steps,
-        request.menu,
-        intent=use.intent,
-        benefit=use.benefit,
-        language=request.language,
-    )
-
-
-def _warning(title: str, against: Condition, language: Language, names: Mapping[str, str]) -> str:
-    """What speaks against a remedy."""
-    return say("not_advised", language, title=title, reason=CONDITIONS[against].told.filled(language, **names))
-
-
-def _acted_on(remedy: Remedy, request: PlanRequest) -> Resource | None:
-    """The failing component, or the nearest of its callers on the path.
-
-    Raises NotPossibleError if the catalogue lists it not; None where nothing calls the component.
-    """
-    root = request.root_cause
-    by_name = {resource.service: resource for resource in request.resources}
-    component = str(root.component)
-    if remedy.acts_on == "component":
-        if component not in by_name:
-            raise NotPossibleError(say("not_in_catalogue", request.language, service=component))
-        return by_name[component]
-    callers = [name for name in _callers(request) if name != component]
-    if not callers:
-        return None
-    found = next((by_name[name] for name in callers if name in by_name), None)
-    if found is None:
-        raise NotPossibleError(say("no_caller", request.language, component=component))
-    return found
-
-
-def _callers(request: PlanRequest) -> list[str]:
-    """Who calls the failing component: along the causal path, or else who was alerted on."""
-    return [hop.effect for hop in request.root_cause.path] or [request.scope.service]
-
-
-def _proposed(step: Step, resource: Resource, tasks: int | None, request: PlanRequest) -> ProposedStep:
-    params = dict(step.params)
-    if params.get("desired_count") == TWICE_THE_TASKS:
-        if tasks is None:
-            raise NotPossibleError(say("no_more_tasks", request.language, service=resource.service))
-        params["desired_count"] = tasks
-    return ProposedStep(step.operation, {"service": resource.service, **params})
-
-
-def _more_tasks(resource: Resource, request: PlanRequest) -> int | None:
-    """Twice the tasks that should run, within the catalogue's bounds; None if that is no more than now.
-
-    None also where their number is not known: any number might be fewer than run now, or far too many.
-    """
-    counts = [
-        count
-        for f in request.evidence.findings
-        if f.component == resource.service and "task" in f.signal.lower() and f.kind in {"status", "metric"}
-        for count in (f.observed, f.baseline)
-        if count is not None
-    ]
-    counts += [request.desired_tasks[resource.service]] if resource.service in request.desired_tasks else []
-    if not counts:
-        return None
-    now = int(max(counts))
-    more = min(max(2 * now, resource.min_tasks), resource.max_tasks)
-    return more if more > now else None
-
-
-def _reasons(request: PlanRequest) -> Iterable[str]:
-    """The evidence that the root cause rests on."""
-    ids = [eid for claim in request.root_cause.claims if not claim.complaint for eid in claim.evidence]
-    return list(dict.fromkeys(ids))[:5]

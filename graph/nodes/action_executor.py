@@ -1,47 +1,41 @@
-"""ActionExecutor: runs the chosen steps through the ledger, measures, and undoes what made things worse."""
+"""ActionExecutor: runs the approved steps through the ledger, measures, and undoes what made things worse."""
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
-from pydantic import BaseModel, JsonValue
+from pydantic import BaseModel, JsonValue, ValidationError
 
-from collectors.base import Collector, CollectorError, Series, SeriesRef, Window
-from executors.base import AnyOperation, ExecutorError, Outcome, OutcomeUnknown, PartlyDone, Probe
-from graph import verification as verifying
+from executors.base import AnyOperation, ExecutorError, Outcome, OutcomeUnknown, PartlyDone, Probe, Refused
+from executors.base import State as TargetState
+from graph.aftermath import left_in_place, look_again, may_be_in_place, reversible
 from graph.deps import Claim, ClaimedStep, Deps, ResourceBusy, StepKey
+from graph.drift import drift, pins
+from graph.nodes.remediation_decision import StaleDecision
 from graph.progress import report
 from graph.state import ActionOption, Execution, PlanStep, State, StepResult, Verification
+from graph.watch import OK, Watch
 
 NODE = "ActionExecutor"
-OK = ("succeeded", "dry_run")
-WORSE_READINGS = 3  # in a row: one is no harm
+NOT_APPROVED = "not approved"
+BEGUN = Verification(
+    verdict="worse",
+    detail="It got worse, and a process died while it put that back; what it had measured is in the timeline.",
+)
 
 
 async def action_executor(deps: Deps, state: State) -> dict[str, Any]:
     """Writes ``executions``. Runs again from its first line after a crash: the ledger knows what was done."""
-    plan, decision = state["plan"], state["decision"]
-    option = plan.options[int(decision.choice) - 1]
-    run = _Run(deps, state["incident_id"], plan.revision)
-    results = await run.steps(option)
-    verification = await run.verify(option, results)
-    undone = await run.undo(option, results) if verification.verdict == "worse" else ()
-    execution = Execution(
-        plan_revision=plan.revision,
-        choice=decision.choice,
-        title=option.title,
-        results=results,
-        verification=verification,
-        undone=undone,
-    )
+    run = _Run(deps, state)
+    execution = await (run.put_back() if state["decision"].choice == "undo" else run.carry_out())
+    undone = _how_undone(execution.undone)
     report(
         NODE,
         "verdict",
-        f"verdict:{plan.revision}",
-        f"{option.title}: {verification.verdict}" + (", undone" if undone else ""),
-        {"verdict": verification.verdict, "undone": bool(undone)},
+        f"verdict:{execution.plan_revision}",
+        f"{execution.title}: {execution.verification.verdict.replace('_', ' ')}" + (f", {undone}" if undone else ""),
+        {"verdict": execution.verification.verdict, "undone": undone == "undone"},
     )
     return {"executions": (*state.get("executions", ()), execution)}
 
@@ -49,55 +43,120 @@ async def action_executor(deps: Deps, state: State) -> dict[str, Any]:
 class _Run:
     """One decision being carried out."""
 
-    def __init__(self, deps: Deps, incident_id: str, plan_revision: str) -> None:
-        self.deps, self.incident_id, self.revision = deps, incident_id, plan_revision
+    def __init__(self, deps: Deps, state: State) -> None:
+        self.deps, self.state = deps, state
+        self.incident_id, self.plan, self.decision = state["incident_id"], state["plan"], state["decision"]
+        self.revision = self.plan.revision
+
+    async def carry_out(self) -> Execution:
+        """The chosen option: its approved steps, the verdict, and the way back where it got worse."""
+        self._must_be_the_approved_plan()
+        option = self.plan.options[int(self.decision.choice) - 1]
+        undone: tuple[StepResult, ...] = ()
+        if self._dry_run_only():
+            results = self._rehearsed(option)
+            verification = Verification(verdict="not_measurable", detail="Dry run: nothing was changed.")
+        else:
+            results = await self.steps(option)
+            begun = await self._begun_undoing(results)
+            verification = BEGUN if begun else await Watch(self.deps, self.state, self.revision).verify(option, results)
+            results = await self._resolved(results)
+            verification, undone = await self._undo_if_worse(verification, results, begun)
+        return Execution(
+            plan_revision=self.revision,
+            choice=self.decision.choice,
+            title=option.title,
+            results=results,
+            verification=verification,
+            undone=undone,
+        )
+
+    def _must_be_the_approved_plan(self) -> None:
+        """It was when the decision came in; checkpoints are rows of a database. Raises StaleDecision."""
+        if self.decision.plan_digest and not (self.plan.intact and self.plan.digest == self.decision.plan_digest):
+            raise StaleDecision(f"plan {self.revision} is not the approved one: its checkpoint was changed")
+
+    # --- dry run ---
+
+    def _dry_run_only(self) -> bool:
+        """As the policy has it for the catalogue's environment; what an alert says of its own may only add to that."""
+        environments = {self.state["alert"].environment, self.deps.catalogue.environment}
+        return any(map(self.deps.policy.dry_run_only, environments))
+
+    def _rehearsed(self, option: ActionOption) -> tuple[StepResult, ...]:
+        """What the plan says each approved step would do; nothing is called, not even to read."""
+        results = [
+            self._result(ordinal, step, "dry_run", step.infeasible or step.preview or step.summary)
+            if self._approved(ordinal)
+            else self._result(ordinal, step, "skipped", NOT_APPROVED)
+            for ordinal, step in enumerate(option.steps, 1)
+        ]
+        for result in results:
+            self._tell_finished(result)
+        return tuple(results)
 
     # --- steps ---
 
     async def steps(self, option: ActionOption) -> tuple[StepResult, ...]:
         """In order; the first that does not succeed stops the rest, which are named as skipped."""
         results: list[StepResult] = []
+        stopped = False
         for ordinal, step in enumerate(option.steps, 1):
-            if results and results[-1].status not in OK:
+            if not self._approved(ordinal):
+                results.append(self._result(ordinal, step, "skipped", NOT_APPROVED))
+                continue
+            if stopped:
                 results.append(self._result(ordinal, step, "skipped", "an earlier step did not succeed"))
                 continue
             self._tell("step_started", ordinal, step.operation, f"{step.operation}: running")
             result = await self._step(ordinal, step)
-            self._tell(
-                "step_finished",
-                ordinal,
-                step.operation,
-                f"{step.operation}: {result.status}" + (f" - {result.detail}" if result.detail else ""),
-                status=result.status,
-            )
+            self._tell_finished(result)
+            stopped = result.status not in OK
             results.append(result)
         return tuple(results)
 
+    def _approved(self, ordinal: int) -> bool:
+        return not self.decision.steps or ordinal in self.decision.steps
+
     async def _step(self, ordinal: int, step: PlanStep) -> StepResult:
-        operation = self.deps.operations[step.operation]
-        params = operation.params.model_validate(step.params)
         claimed = await self.deps.ledger.find(self._key(ordinal))
+        if claimed and claimed.result:
+            return claimed.result
         try:
+            operation, params = self._operation(step)
             claimed = claimed or await self._claim(ordinal, operation, step, params)
         except (ExecutorError, ResourceBusy) as error:
-            return await self._refused(ordinal, operation, step, str(error))
-        if claimed.result:
-            return claimed.result
-        result = await self._carry_out(ordinal, operation, step, params, claimed)
+            if claimed:
+                return await self._left_behind(claimed, ordinal, step, str(error))
+            return await self._refused(ordinal, step, str(error))
+        try:
+            result = await self._carry_out(ordinal, operation, step, params, claimed)
+        except _TakenOver as error:  # its row is not ours to finish
+            return self._result(ordinal, step, "unknown", str(error), before=claimed.before)
         return await self._finish(claimed, result)
 
-    async def _refused(self, ordinal: int, operation: AnyOperation, step: PlanStep, why: str) -> StepResult:
+    def _operation(self, step: PlanStep) -> tuple[AnyOperation, BaseModel]:
+        """Raises Refused: a plan may be older than the settings of the process that carries it out."""
+        operation = self.deps.operations.get(step.operation)
+        if operation is None:
+            raise Refused(f"{step.operation} is not turned on here; see AUTOPILOT_EXECUTORS")
+        try:
+            return operation, operation.params.model_validate(step.params)
+        except ValidationError as error:
+            said = error.errors()[0]["msg"]
+            raise Refused(f"{step.operation} does not take these parameters any more: {said}") from error
+
+    async def _refused(self, ordinal: int, step: PlanStep, why: str) -> StepResult:
         """Written into the ledger too: after a crash the step must not run after all."""
         now = self.deps.clock.now()
         result = self._result(ordinal, step, "failed", why).model_copy(update={"finished_at": now})
-        try:
-            claimed = await self.deps.ledger.claim(
-                Claim(self._key(ordinal), operation.name, step.params, resource="", before={}, at=now)
-            )
-        except ExecutorError:
-            return result  # the incident is closed: nobody runs anything more
-        await self.deps.ledger.finish(claimed.step_id, result)
-        return result
+        claim = Claim(self._key(ordinal), step.operation, step.params, resource="", before={}, at=now)
+        return await self.deps.ledger.refuse(claim, result)
+
+    async def _left_behind(self, claimed: ClaimedStep, ordinal: int, step: PlanStep, why: str) -> StepResult:
+        """A dead process claimed it, and this one cannot even look: its resource is freed all the same."""
+        detail = f"a process died between claim and result, and nobody here can tell whether it was made: {why}"
+        return await self._finish(claimed, self._result(ordinal, step, "unknown", detail, before=claimed.before))
 
     async def _claim(
         self,
@@ -105,37 +164,47 @@ class _Run:
         operation: AnyOperation,
         step: PlanStep,
         params: BaseModel,
-        undo_of: StepResult | None = None,
+        back_to: TargetState | None = None,
     ) -> ClaimedStep:
-        """Claim, waiting a while for a resource that another action holds.
+        """Claim, waiting a while for a resource that another action holds. ``back_to``: it is the step's undo.
 
         The state is read anew for each attempt: while we wait, the other action changes it.
         Raises ResourceBusy, ExecutorError.
         """
-        clock = self.deps.clock
+        clock, undo = self.deps.clock, back_to is not None
         give_up = clock.now() + timedelta(seconds=self.deps.patience.busy_s)
+        changes = not (operation.read_only or operation.dry_run)
         resource = operation.resource(params)
         while True:
-            if undo_of:
-                before = undo_of.before
-            else:
-                before = await operation.inspect(params)
-                operation.preview(params, before)  # refuses what must not run now
+            before = await self._as_approved(operation, step, params) if back_to is None else back_to
             try:
                 return await self.deps.ledger.claim(
                     Claim(
-                        key=self._key(ordinal, undo=undo_of is not None),
+                        key=self._key(ordinal, undo=undo),
                         operation=operation.name,
                         params=step.params,
-                        resource="" if operation.read_only or operation.dry_run else resource,
+                        resource=resource if changes else "",
                         before=before,
                         at=clock.now(),
+                        services=operation.services(params) if changes and not undo else (),
+                        choice=self.decision.choice,
+                        plan_digest=self.decision.plan_digest,
                     )
                 )
             except ResourceBusy:
                 if clock.now() >= give_up:
                     raise
                 await clock.sleep(self.deps.patience.poll_s)
+
+    async def _as_approved(self, operation: AnyOperation, step: PlanStep, params: BaseModel) -> TargetState:
+        """The present state, if it is still the one that was approved. Raises ExecutorError."""
+        if self.plan.policy_version and self.plan.policy_version != self.deps.policy.version:
+            raise Refused("the policy was changed since this was approved: decide on the new plan")
+        before = await operation.inspect(params)
+        if step.pinned and (changed := drift(step.pinned, pins(operation, params, before))):
+            raise Refused(f"changed since it was approved: {changed}; decide on the new plan")
+        operation.preview(params, before)  # refuses what must not run now
+        return before
 
     def _key(self, ordinal: int, *, undo: bool = False) -> StepKey:
         return StepKey(self.incident_id, self.revision, ordinal, undo)
@@ -148,12 +217,14 @@ class _Run:
     async def _carry_out(
         self, ordinal: int, operation: AnyOperation, step: PlanStep, params: BaseModel, claimed: ClaimedStep
     ) -> StepResult:
-        """The one attempt, or after a crash the probe that tells whether it was made."""
+        """The one attempt, or after a crash the probe that tells whether it was made. Raises _TakenOver."""
         before = claimed.before
         outcome = Outcome()
         try:
             if await self._must_call(operation, params, claimed):
                 outcome = await self._call(operation, params, before)
+        except _TakenOver:
+            raise
         except _CannotTell as error:
             return self._result(ordinal, step, "unknown", str(error), before=before)
         except PartlyDone as error:
@@ -172,7 +243,7 @@ class _Run:
             ordinal, step, status, detail, before=before, after=after, request_ids=outcome.request_ids, made=made
         )
 
-    async def _call(self, operation: AnyOperation, params: BaseModel, before: dict[str, JsonValue]) -> Outcome:
+    async def _call(self, operation: AnyOperation, params: BaseModel, before: TargetState) -> Outcome:
         """Raises ExecutorError if nothing was done, _CannotTell if that is not known."""
         try:
             return await operation.execute(params, before)
@@ -182,164 +253,191 @@ class _Run:
             return Outcome(detail=f"{error}; read back: it was done")
 
     async def _must_call(self, operation: AnyOperation, params: BaseModel, claimed: ClaimedStep) -> bool:
+        """Raises ExecutorError, _CannotTell."""
         if claimed.fresh:
             return True
         probe = await self._probe(operation, params, claimed.before)
         if probe == "not_done" and not operation.read_only:
-            # The dead process's call may still be under way; only after its longest time «not done» is final.
-            await asyncio.sleep(max(0.0, self.deps.patience.call_s - claimed.age_s))
+            await self._outlive_the_call(claimed)
             probe = await self._probe(operation, params, claimed.before)
         if probe == "unknown":
             raise _CannotTell(
                 "a process died between claim and result, and the present state does not tell"
                 " whether the call was made: look at it before you decide again"
             )
-        if probe == "not_done" and not await self.deps.ledger.retake(claimed):
-            raise _CannotTell("another process has taken this step over")
+        if probe == "not_done":
+            await self._retake(claimed)
         return probe == "not_done"
 
-    async def _probe(self, operation: AnyOperation, params: BaseModel, before: dict[str, JsonValue]) -> Probe:
+    async def _outlive_the_call(self, claimed: ClaimedStep) -> None:
+        """The dead process's call may still be under way; what is read only after its longest time is final."""
+        await asyncio.sleep(max(0.0, self.deps.patience.call_s - claimed.age_s))
+
+    async def _retake(self, claimed: ClaimedStep) -> None:
+        """Raises Refused, _TakenOver."""
+        if not await self.deps.ledger.retake(claimed):
+            raise _TakenOver("another process has taken this step over")
+
+    async def _probe(self, operation: AnyOperation, params: BaseModel, before: TargetState) -> Probe:
         try:
             return await operation.probe(params, before)
         except ExecutorError as error:
             raise _CannotTell(f"whether it was done could not be read: {error}") from error
 
-    # --- verification ---
+    # --- what was unknown ---
 
-    async def verify(self, option: ActionOption, results: Sequence[StepResult]) -> Verification:
-        """Measure the expected effects until they hold, or are clearly worse, or their time is over."""
-        if any(r.status == "dry_run" for r in results):
-            return Verification(verdict="not_measurable", detail="Rehearsal: nothing was changed.")
-        calls = [r for r in results if r.claimed_at and r.finished_at]
-        failed = next((r for r in results if r.status not in OK), None)
-        if not calls or not option.expected:
-            why = f"{failed.operation} {failed.status}: {failed.detail}" if failed else "nothing to measure"
-            return Verification(verdict="not_measurable", detail=why)
-        first = min(r.claimed_at for r in calls if r.claimed_at)
-        last = max(r.finished_at for r in calls if r.finished_at)
-        before = await self._levels(option, Window(start=first - timedelta(minutes=3), end=first))
-        if not failed:
-            minutes = max(e.within_minutes for e in option.expected)
-            return await self._watch(option, before, last, minutes * 60)
-        # Some steps may be in place: look for harm, but not for as long as for a cure.
-        patience = self.deps.patience
-        seen = await self._watch(option, before, last, patience.worse_after_s + 3 * patience.poll_s)
-        remain = [r.operation for r in results if r.made]
-        return seen.model_copy(
+    async def _resolved(self, results: tuple[StepResult, ...]) -> tuple[StepResult, ...]:
+        """Steps whose end was unknown are looked at once more: by now the call has ended, and taken hold or not."""
+        return tuple([await self._looked_at_again(r) if r.status == "unknown" else r for r in results])
+
+    async def _looked_at_again(self, result: StepResult) -> StepResult:
+        claimed = await self.deps.ledger.find(self._key(result.ordinal))
+        if claimed is None or claimed.result is None:
+            return result  # another process has it
+        if claimed.result.status != "unknown":
+            return claimed.result
+        probe = await look_again(self.deps.operations, result)
+        if probe == "unknown":
+            return result
+        made = probe == "done"
+        known = result.model_copy(
             update={
-                "verdict": "improved" if seen.verdict == "resolved" else seen.verdict,
-                "detail": f"{failed.operation} {failed.status}: {failed.detail}"
-                + (f" In place: {', '.join(remain)}." if remain else ""),
+                "status": "succeeded" if made else "failed",
+                "made": made,
+                "detail": f"{result.detail}; looked at again: it was {'made' if made else 'not made'}",
+                "finished_at": self.deps.clock.now(),
             }
         )
-
-    async def _watch(
-        self, option: ActionOption, before: dict[verifying.Key, float | None], since: datetime, limit_s: float
-    ) -> Verification:
-        clock, patience = self.deps.clock, self.deps.patience
-        # A watch that starts late, after a crash, still gets the time to see the effects hold.
-        enough = timedelta(seconds=patience.hold_s + 3 * patience.poll_s)
-        deadline = max(since + timedelta(seconds=limit_s), clock.now() + enough)
-        met_since: datetime | None = None
-        worse_in_a_row = 0
-        while True:
-            await clock.sleep(patience.poll_s)
-            now = clock.now()
-            seen = await self._measure(option, before, since)
-            report(
-                NODE,
-                "verification",
-                f"verify:{self.revision}:{now.isoformat()}",
-                f"{sum(c.status == 'met' for c in seen.checks)} of {len(seen.checks)} expected effects met",
-                {"status": "verifying", "checks": [c.detail for c in seen.checks]},
-            )
-            if seen.verdict != "not_measurable":  # a reading that failed neither confirms nor refutes
-                met_since = (met_since or now) if seen.verdict == "resolved" else None
-                worse_in_a_row = worse_in_a_row + 1 if seen.verdict == "worse" else 0
-            if met_since and (now - met_since).total_seconds() >= patience.hold_s:
-                return seen.model_copy(
-                    update={"detail": f"All expected effects held for {patience.hold_s / 60:g} minutes."}
-                )
-            worse = worse_in_a_row >= WORSE_READINGS
-            if worse and (now - since).total_seconds() >= patience.worse_after_s:
-                return seen.model_copy(update={"detail": "It got worse, three readings in a row."})
-            if now >= deadline and (not met_since or now >= deadline + timedelta(seconds=patience.hold_s)):
-                # One bad reading is no harm, and one good one no cure.
-                told = {"worse": "unchanged", "resolved": "improved"}.get(seen.verdict, seen.verdict)
-                detail = f"Not all expected effects were met, and held, within {limit_s / 60:g} minutes."
-                return seen.model_copy(update={"verdict": told, "detail": detail})
-
-    async def _measure(
-        self, option: ActionOption, before: dict[verifying.Key, float | None], since: datetime
-    ) -> Verification:
-        now = self.deps.clock.now()
-        window = Window(start=max(since, now - timedelta(minutes=2)), end=now)
-        checks = verifying.checks(option.expected, before, await self._levels(option, window))
-        return Verification(verdict=verifying.verdict(checks), checks=checks)
-
-    async def _levels(self, option: ActionOption, window: Window) -> dict[verifying.Key, float | None]:
-        by_source: dict[str, list[SeriesRef]] = defaultdict(list)
-        for effect in option.expected:
-            by_source[effect.ref.source].append(effect.ref)
-        series: list[Series] = []
-        for collector in self.deps.collectors:
-            if refs := by_source.get(collector.name):
-                series += await self._read(collector, refs, window)
-        return {verifying.key(e.ref): verifying.level(series, e.ref, window) for e in option.expected}
-
-    async def _read(self, collector: Collector, refs: list[SeriesRef], window: Window) -> list[Series]:
-        """The series; none, and a line in the timeline, where the source fails or does not answer in its time."""
-        try:
-            async with asyncio.timeout(collector.timeout_s):
-                return await collector.measure(refs, window)
-        except CollectorError as error:
-            said = error.detail
-        except TimeoutError:
-            said = f"no answer within {collector.timeout_s:g} s"
-        except Exception as error:  # noqa: BLE001  one source's fault must not end the watch over a change
-            said = f"{type(error).__name__}: {error}"
-        key = f"gap:{self.revision}:{collector.name}:{window.end.isoformat()}"
-        report(NODE, "gap", key, f"{collector.name} could not be measured: {said}")
-        return []
+        await self.deps.ledger.finish(claimed.step_id, known)
+        self._tell("step_resolved", result.ordinal, result.operation, f"{result.operation}: {known.detail}")
+        return known
 
     # --- undo ---
 
-    async def undo(self, option: ActionOption, results: Sequence[StepResult]) -> tuple[StepResult, ...]:
-        """Put back, last first, every change that was made and can be put back."""
-        undone: list[StepResult] = []
-        for result, step in reversed(list(zip(results, option.steps, strict=True))):
-            operation = self.deps.operations[step.operation]
-            if (result.made or result.status == "unknown") and operation.reversible:
-                undone.append(await self._undo_step(result, step, operation))
-        return tuple(undone)
+    async def _begun_undoing(self, results: Sequence[StepResult]) -> frozenset[int]:
+        """The ordinals that a process before us began to put back, or did: it had found that things got worse.
 
-    async def _undo_step(self, result: StepResult, step: PlanStep, operation: AnyOperation) -> StepResult:
-        ordinal, params = result.ordinal, operation.params.model_validate(step.params)
-        claimed = await self.deps.ledger.find(self._key(ordinal, undo=True))
-        try:
-            claimed = claimed or await self._claim(ordinal, operation, step, params, undo_of=result)
-        except (ExecutorError, ResourceBusy) as error:
-            return self._result(ordinal, step, "failed", f"undo: {error}")
-        if claimed.result:
+        Measured again, they may be better already, because of just that.
+        """
+        ordinals = [r.ordinal for r in results]
+        return frozenset([n for n in ordinals if await self.deps.ledger.find(self._key(n, undo=True))])
+
+    async def _undo_if_worse(
+        self, verification: Verification, results: Sequence[StepResult], begun: frozenset[int]
+    ) -> tuple[Verification, tuple[StepResult, ...]]:
+        """The verdict told to its end, and what was put back."""
+        if verification.verdict != "worse":
+            return verification, ()
+        in_place = [r for r in reversed(results) if may_be_in_place(r) or r.ordinal in begun]
+        mine = [r for r in in_place if reversible(self.deps.operations, r) or r.ordinal in begun]
+        if mine and not begun and self.deps.policy.undo_when_worse == "ask":
+            names = ", ".join(r.operation for r in mine)
+            said = f"Not undone: the policy asks a person first. Choose undo to put back {names}."
+            return _with(verification, said), ()
+        undone = tuple([await self._undo_step(r, self.revision) for r in mine])
+        stays = [f"{r.operation} cannot be undone" for r in in_place if r not in mine]
+        return _with(verification, "; ".join([*(_not_undone(undone)), *stays])), undone
+
+    async def put_back(self) -> Execution:
+        """What the last execution left in place, last first; measures nothing."""
+        left = left_in_place(self.state.get("executions", ()), self.deps.operations)
+        undone: tuple[StepResult, ...] = ()
+        if left is None:
+            said = "There is nothing in place that could be put back."
+        elif self._dry_run_only():
+            said = "Dry run: nothing was put back; the policy allows no changes in this environment."
+        else:
+            wanted = [r for r in left.results if self._approved(r.ordinal)]
+            undone = tuple([await self._undo_step(r, left.execution.plan_revision) for r in wanted])
+            said = "; ".join([_how_undone(undone), *_not_undone(undone)])
+        return Execution(
+            plan_revision=self.revision,
+            choice="undo",
+            title=f"Undo: {left.execution.title}" if left else "Undo",
+            results=(),
+            verification=Verification(verdict="not_measurable", detail=said),
+            undone=undone,
+            undoes=left.execution.plan_revision if left else "",
+        )
+
+    async def _undo_step(self, result: StepResult, of_plan: str) -> StepResult:
+        """Claimed as every step is, under the decision that lets us undo: that of the step itself, or choice undo."""
+        put_back = await self._undone(result, PlanStep(operation=result.operation, params=result.params))
+        self._tell(
+            "step_undone", result.ordinal, result.operation, f"{result.operation} of {of_plan}: {put_back.detail}"
+        )
+        return put_back
+
+    async def _undone(self, result: StepResult, step: PlanStep) -> StepResult:
+        claimed = await self.deps.ledger.find(self._key(result.ordinal, undo=True))
+        if claimed and claimed.result:
             return claimed.result
+        if claimed is None and await self._was_never_made(result):
+            return self._result(result.ordinal, step, "skipped", "looked at again: it was not made, nothing to undo")
+        try:
+            operation, params = self._operation(step)
+            claimed = claimed or await self._claim(result.ordinal, operation, step, params, back_to=dict(result.before))
+        except (ExecutorError, ResourceBusy) as error:
+            if claimed:
+                return await self._left_behind(claimed, result.ordinal, step, f"undo: {error}")
+            return self._result(result.ordinal, step, "failed", f"undo: {error}")
+        try:
+            return await self._finish(claimed, await self._take_back(operation, step, params, result, claimed))
+        except _TakenOver as error:
+            return self._result(result.ordinal, step, "unknown", f"undo: {error}")
+
+    async def _was_never_made(self, result: StepResult) -> bool:
+        return result.status == "unknown" and await look_again(self.deps.operations, result) == "not_done"
+
+    async def _take_back(
+        self, operation: AnyOperation, step: PlanStep, params: BaseModel, result: StepResult, claimed: ClaimedStep
+    ) -> StepResult:
+        """One attempt. ``undo`` reads first, so what is back already is no call. Raises _TakenOver."""
         status, outcome = "succeeded", Outcome()
         try:
-            outcome = await operation.undo(params, result.before)  # reads first: put back already is no call
+            outcome = await self._call_back(operation, params, result, claimed)
             detail = f"undone: {outcome.detail}"
+        except _TakenOver:
+            raise
         except OutcomeUnknown as error:
-            status, detail = "unknown", f"undo: {error}"
+            back = await self._is_back(operation, params, result)
+            status, detail = (
+                ("succeeded", f"undone: {error}; read back: it is") if back else ("unknown", f"undo: {error}")
+            )
         except ExecutorError as error:
             status, detail = "failed", f"undo: {error}"
+            if not claimed.fresh:  # what it found may be the dead process's own doing
+                status, detail = "unknown", f"undo: a process died while it put this back; then: {error}"
         except Exception as error:  # noqa: BLE001  as in _carry_out
             status, detail = "unknown", f"undo: {type(error).__name__}: {error}"
-        put_back = await self._finish(
-            claimed,
-            self._result(
-                ordinal, step, status, detail, before=result.after, after=result.before, request_ids=outcome.request_ids
-            ),
+        return self._result(
+            result.ordinal,
+            step,
+            status,
+            detail,
+            before=result.after,
+            after=result.before if status == "succeeded" else {},
+            request_ids=outcome.request_ids,
         )
-        self._tell("step_undone", ordinal, step.operation, f"{step.operation}: {put_back.detail}")
-        return put_back
+
+    async def _call_back(
+        self, operation: AnyOperation, params: BaseModel, result: StepResult, claimed: ClaimedStep
+    ) -> Outcome:
+        """Raises ExecutorError, OutcomeUnknown, _TakenOver."""
+        if not claimed.fresh:
+            await self._outlive_the_call(claimed)
+            if await self._is_back(operation, params, result):
+                return Outcome(detail="a process died while it put this back; read back: it is")
+            await self._retake(claimed)
+        return await operation.undo(params, dict(result.before))
+
+    async def _is_back(self, operation: AnyOperation, params: BaseModel, result: StepResult) -> bool:
+        """Whether what people set reads as it did before the step."""
+        try:
+            now = operation.pinned(params, await operation.inspect(params))
+            return not drift(operation.pinned(params, dict(result.before)), now)
+        except ExecutorError:
+            return False
 
     # --- telling ---
 
@@ -350,8 +448,8 @@ class _Run:
         status: str,
         detail: str,
         *,
-        before: dict[str, JsonValue] | None = None,
-        after: dict[str, JsonValue] | None = None,
+        before: TargetState | None = None,
+        after: TargetState | None = None,
         request_ids: tuple[str, ...] = (),
         made: bool = False,
     ) -> StepResult:
@@ -369,6 +467,10 @@ class _Run:
             }
         )
 
+    def _tell_finished(self, result: StepResult) -> None:
+        said = f"{result.operation}: {result.status}" + (f" - {result.detail}" if result.detail else "")
+        self._tell("step_finished", result.ordinal, result.operation, said, status=result.status)
+
     def _tell(self, kind: str, ordinal: int, operation: str, message: str, **data: JsonValue) -> None:
         report(
             NODE,
@@ -379,5 +481,26 @@ class _Run:
         )
 
 
+def _with(verification: Verification, said: str) -> Verification:
+    return verification.model_copy(update={"detail": f"{verification.detail} {said}".strip()}) if said else verification
+
+
+def _how_undone(undone: Sequence[StepResult]) -> str:
+    """Of all that could be put back; empty: nothing could, or had to be."""
+    done = sum(r.status in ("succeeded", "skipped") for r in undone)
+    if not undone or done == len(undone):
+        return "undone" if undone else ""
+    return "undone in part" if done else "not undone"
+
+
+def _not_undone(undone: Sequence[StepResult]) -> list[str]:
+    """Each that is not, or may not be, back, and why."""
+    return [f"not undone: {r.operation}: {r.detail}" for r in undone if r.status not in ("succeeded", "skipped")]
+
+
 class _CannotTell(Exception):
     """Whether the call was made cannot be told: a person must look."""
+
+
+class _TakenOver(_CannotTell):
+    """Another process carries the step on."""

@@ -22,6 +22,8 @@ async def remediation_decision(_deps: Deps, state: State) -> dict[str, Any]:
     decision = Decision.model_validate(answer)
     if decision.plan_revision != plan.revision:
         raise StaleDecision(f"decided on plan {decision.plan_revision}, waiting is {plan.revision}")
+    if decision.plan_digest and not (plan.intact and plan.digest == decision.plan_digest):
+        raise StaleDecision(f"plan {plan.revision} is not the approved one: its checkpoint was changed; nothing runs")
     hints = state.get("hints", ())
     if decision.choice == "re_analyze" and decision.hint:
         hints = (*hints, decision.hint)

@@ -32,10 +32,10 @@ from app.clock import SystemClock
 from app.intake import alertmanager, cloudwatch, datadog, eventbridge, generic, grafana, slack
 from app.intake.base import Sender
 from app.main import create_app
-from app.security import Role
 from app.settings import Settings
 from app.wiring import assembled
 from app.worker import work
+from graph.state import Role
 from tests.app.intake.test_sns import NOTIFICATION, Amazon
 from tests.app.intake.test_sns import TOPIC as TOPIC
 from tests.conftest import make_key

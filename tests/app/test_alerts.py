@@ -19,8 +19,10 @@ from hypothesis import strategies as st
 from app.alerts import Delivery, Outcome, accept, move, replay_alert, split
 from app.clock import SystemClock
 from app.db import MIGRATIONS, Pool, create_pool, transaction
+from app.decision_checks import Verdict
+from app.decisions import decide
 from app.desk import Conflict, Desk, NotFound, Unusable
-from app.incidents import decide, open_by_hand
+from app.incidents import open_by_hand
 from app.intake.base import Parsed
 from app.intake.correlate import Correlation, Subject, Topology
 from app.intake.triage import COMPARED, Board, Cycle, Placement
@@ -278,12 +280,12 @@ async def test_a_reopened_incident_shows_its_plan_again(office: Office) -> None:
     closed = await office.incident(incident)
     assert (closed["status"], closed["plan_revision"]) == ("closed", None)
     with pytest.raises(Conflict, match="closed"):
-        await decide(office.desk, str(incident), before["plan_revision"], "manual", KIM)
+        await decide(office.desk, str(incident), Verdict(plan_revision=before["plan_revision"], choice="manual"), KIM)
     await office.accept(alert("a", minute=6))
     await runner.advance(str(incident))
     again = await office.incident(incident)
     assert (again["status"], again["plan_revision"]) == ("awaiting_decision", before["plan_revision"])
-    await decide(office.desk, str(incident), again["plan_revision"], "manual", KIM)
+    await decide(office.desk, str(incident), Verdict(plan_revision=again["plan_revision"], choice="manual"), KIM)
     await runner.advance(str(incident))
     assert (await office.incident(incident))["status"] == "closed"
 

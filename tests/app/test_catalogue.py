@@ -6,6 +6,7 @@ import pytest
 
 from app.catalogue import CatalogueError, load
 from graph.catalogue import Catalogue, Service
+from graph.policy import RISKS
 
 GOOD = """environment: staging
 services:
@@ -24,7 +25,7 @@ def test_reads_services_and_policy(tmp_path: Path) -> None:
     loaded = load(file)
     catalogue = loaded.catalogue()
     assert catalogue.neighbours("db", 2, catalogue.edges()) == {"db": 0, "shop": 1}
-    assert loaded.roles() == {"none": "responder", "low": "responder", "medium": "admin", "high": "admin"}
+    assert [loaded.policy.role_for(r) for r in RISKS] == ["responder", "responder", "admin", "admin"]
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,8 @@ def test_help_names_the_commands() -> None:
     shown = autopilot("--help", environment={"COLUMNS": "120"}).stdout
     for command in ("demo", "serve", "worker", "migrate", "keys", "sign-in", "import", "settings"):
         assert f" {command} " in shown
+    for command in ("incidents", "actions", "decide", "withdraw", "note", "decisions"):
+        assert f" {command} " in shown
 
 
 @pytest.mark.parametrize(

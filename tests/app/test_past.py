@@ -194,6 +194,29 @@ async def test_a_track_record_counts_runs_and_what_they_did(archive: Archive) ->
     assert await archive.past.track_record("nothing") == {}
 
 
+async def test_what_would_have_recovered_by_itself_is_no_success(archive: Archive) -> None:
+    incident = await archive.open()
+    await archive.found(incident, "shop", "leak")
+    await archive.ran(incident, ["restart_ecs_task"], "resolved", "r1")
+    await archive.ran(incident, ["restart_ecs_task"], "resolved", "r2")
+    await archive.office.rows(
+        """update execution set body = jsonb_set(body, '{verification,credit}', '"by_itself"')
+           where plan_revision = 'r2'"""
+    )
+    assert await archive.past.track_record("leak") == {"restart_ecs_task": TrackRecord(runs=2, resolved=1)}
+
+
+async def test_the_remedy_of_an_incident_is_not_its_undo(archive: Archive) -> None:
+    incident = await archive.open()
+    await archive.found(incident, "shop", "leak")
+    await archive.ran(incident, ["scale_ecs_service"], "worse", "r1")
+    await archive.ran(incident, [], "not_measurable", "r2")
+    await archive.office.rows("update execution set body = body || '{\"choice\": \"undo\"}' where plan_revision = 'r2'")
+    await archive.close(incident)
+    (past,) = await archive.past.similar("inc_now", alert("now", fingerprint="f"), [])
+    assert (past.remedy, past.verdict) == ("Do something (scale_ecs_service)", "worse")
+
+
 async def test_rehearsals_and_what_nobody_could_measure_teach_nothing(archive: Archive) -> None:
     incident = await archive.open()
     await archive.found(incident, "shop", "leak")

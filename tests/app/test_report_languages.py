@@ -10,24 +10,33 @@ from app import report_texts
 from app.report import ModelUse, Report, build
 from app.report_markdown import markdown
 from collectors.base import Scope, Window
+from executors.base import Change, PreflightCheck
 from graph.confidence import confident
 from graph.grounding import ground
 from graph.llms.rules import explain
 from graph.llms.sentences import told as sentence
 from graph.state import (
     ActionOption,
+    AffectedService,
+    Approval,
     Assessment,
+    BlastRadius,
+    CapacityEstimate,
     Claim,
     Decision,
     Evidence,
+    Execution,
     Finding,
     GroundingCheck,
     ImpactFigure,
     Language,
+    Needs,
     Plan,
     PlanStep,
     RootCause,
+    StepResult,
     Suspect,
+    Verification,
 )
 
 AT = datetime(2024, 12, 20, 9, 15, tzinfo=UTC)
@@ -303,3 +312,78 @@ def test_both_languages_have_every_label_and_the_same_blanks() -> None:
     for name, label in report_texts.ENGLISH.items():
         assert label
         assert label.count("{}") == report_texts.KOREAN[name].count("{}"), name
+
+
+def test_a_decision_tells_who_approved_which_part_and_who_took_it_back() -> None:
+    approvals = tuple(Approval(by=name, role="admin", via="slack", at=AT) for name in ("ann", "kim"))
+    decision = Decision(
+        plan_revision="abc", choice="1", steps=(2,), by="kim", via="console", at=AT, approvals=approvals, note="go"
+    )
+    taken = {"kind": "withdrawal", "data": {"what": "decision", "plan_revision": "abc", "by": "bob"}}
+    noted = {"kind": "note", "data": {"by": "kim"}, "message": f"kim: {HOSTILE}"}
+    events = [{"id": n, "at": AT, "node": "", "message": "", **e} for n, e in enumerate((taken, noted))]
+    waiting = {"choice": "2", "steps": [1], "by": "ann", "role": "admin", "via": "cli", "at": AT}
+    made = build(INCIDENT, [], [decision.model_dump()], [], events, approvals=[waiting])
+    [told] = made.decisions
+    assert (told.steps, told.via, told.withdrawn_by, told.withdrawn_at) == ((2,), "console", "bob", AT)
+    assert [(n.by, n.text) for n in made.notes] == [("kim", HOSTILE)]
+    text = markdown(made)
+    assert "kim chose **1 (only step 2)** (console; approved by ann too; withdrawn by bob before" in text
+    assert "nothing was run): go\n" in text
+    assert (
+        "## Approvals that wait\n\n- 2024-12-20 09:15:00 UTC: ann approved **2 (only step 1)** (command line)" in text
+    )
+    assert f"## Done by hand\n\n- 2024-12-20 09:15:00 UTC: kim: {HARMLESS}\n" in text
+
+
+def test_an_option_tells_what_it_changes_whom_it_touches_and_what_it_takes() -> None:
+    step = PlanStep(
+        operation="scale",
+        params={},
+        preview="4 to 8",
+        changes=(Change(what="desired | tasks", before="4", after="8"),),
+        checks=(
+            PreflightCheck(name="permission", status="ok"),
+            PreflightCheck(name="scaling", status="failed", detail=HOSTILE),
+        ),
+    )
+    left = CapacityEstimate(service="shop", servers_now=4, servers_then=2, utilisation_now=0.4, utilisation_then=0.8)
+    radius = BlastRadius(
+        services=(AffectedService(service="shop", how="changed"), AffectedService(service="web", how="caller", hops=1)),
+        request_share=1.0,
+        capacity=(left,),
+        reversible="all",
+    )
+    needs = Needs(role="admin", approvals=2, refused=("a window",), why=("high risk",))
+    option = ActionOption(
+        title="Scale", description="", risk="high", minutes=1, steps=(step,), blast_radius=radius, needs=needs
+    )
+    plan = Plan.of([option], number=2, policy_version="p1")
+    text = markdown(told(cause(), plan=plan))
+    assert "   - desired \\| tasks: 4 -> 8\n   - Pre-flight checks: 1 of 2 passed\n" in text
+    assert f"     - scaling policies: **failed**: {HARMLESS}\n" in text
+    assert "- callers: web (1 call away)\n- 100% of the requests" in text
+    assert "| shop | 4 -> 2 | 40% -> 80% | - |  |\n" in text
+    assert "Approval takes: admin · 2 different people (high risk)\n" in text
+    assert "**The policy does not let it run now:** a window\n" in text
+    assert "plan 2 of this incident · policy `p1`" in text
+    assert "영향 범위:" in markdown(told(cause(), "ko", plan))
+
+
+def test_an_execution_tells_its_merit_and_what_to_do_about_unknown_steps() -> None:
+    unknown = StepResult(ordinal=1, operation="restart", status="unknown")
+    stuck = unknown.model_copy(update={"status": "failed"})
+    done = Execution(
+        plan_revision="b",
+        choice="undo",
+        title="t",
+        results=(unknown,),
+        verification=Verification(verdict="worse", credit="remedy", control="the others stayed"),
+        undone=(stuck,),
+        undoes="a",
+    )
+    text = markdown(build(INCIDENT, [], [], [{"body": done.model_dump(mode="json")}], []))
+    assert "puts back what plan `a` changed\n" in text
+    assert "**unknown**\n   **Nobody knows whether this was done." in text
+    assert "(Undone)\n   **Not put back:" in text
+    assert "Was it the remedy? **it was the remedy**. Compared with: the others stayed" in text

@@ -1,7 +1,7 @@
 """The runner, the jobs and the sweep: what a dead, a stuck or a failing process leaves behind."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -9,12 +9,15 @@ from typing import Any
 
 import procrastinate
 import pytest
-from psycopg.errors import ForeignKeyViolation, RaiseException
+from psycopg.errors import RaiseException
+from pydantic import SecretStr
 
 from app.clock import SystemClock
 from app.db import Pool, create_pool, transaction
+from app.decision_checks import Verdict
+from app.decisions import decide
 from app.desk import Desk
-from app.incidents import decide, open_by_hand
+from app.incidents import open_by_hand
 from app.intake.base import Directory
 from app.jobs import MAX_FAILURES, register_jobs, run_worker, sweep
 from app.queue import create_queue
@@ -26,6 +29,7 @@ from app.store import incidents
 from app.store.ledger import PostgresLedger, PostgresSnapshots
 from app.wiring import Product
 from collectors.base import LogLine, LogsRead, Scope, Telemetry, TraceRead
+from executors.base import Refused
 from graph.catalogue import Catalogue, Service
 from graph.deps import Claim, Deps, ResourceBusy, StepKey
 from graph.flow import NODES, Node
@@ -95,10 +99,10 @@ class Office:
         return row
 
 
-@pytest.fixture
-async def office(database_url: str) -> AsyncIterator[Office]:
-    """An office on a database of its own."""
-    pool, queue, clock = create_pool(database_url), create_queue(database_url), SystemClock()
+@asynccontextmanager
+async def at_work(database_url: str, *, audit_keys: Sequence[SecretStr] = (), **more: Any) -> AsyncIterator[Office]:
+    """An office with a pool of its own, as every process has; ``more`` are settings."""
+    pool, queue, clock = create_pool(database_url, audit_keys=audit_keys), create_queue(database_url), SystemClock()
     catalogue = Catalogue(services={"shop": Service()})
     async with pool, queue.open_async():
         deps = Deps(
@@ -110,8 +114,15 @@ async def office(database_url: str) -> AsyncIterator[Office]:
             ledger=PostgresLedger(pool),
             clock=clock,
         )
-        settings = Settings(worker_concurrency=2, stalled_after_s=2)
+        settings = Settings(worker_concurrency=2, stalled_after_s=2, **more)
         yield Office(pool, queue, Desk(pool, queue, catalogue, clock, settings), deps)
+
+
+@pytest.fixture
+async def office(database_url: str) -> AsyncIterator[Office]:
+    """An office on a database of its own."""
+    async with at_work(database_url) as one:
+        yield one
 
 
 def failing(error: Exception) -> dict[str, Node]:
@@ -165,7 +176,7 @@ async def test_a_decision_is_not_lost_where_its_projection_fails(office: Office)
     incident, runner = await office.open(), Runner(office.pool, office.deps)
     await runner.advance(incident)
     revision = (await office.get(incident))["plan_revision"]
-    await decide(office.desk, incident, revision, "re_analyze", KIM, hint="again")
+    await decide(office.desk, incident, Verdict(plan_revision=revision, choice="re_analyze", hint="again"), KIM)
     await office.execute(BOOM.format(status="collecting"))
     with pytest.raises(RaiseException, match="fails once"):
         await runner.advance(incident)
@@ -181,7 +192,8 @@ async def test_a_hint_steers_windows_and_questions_and_the_answer_says_what_chan
     await runner.advance(incident)
     row = await office.get(incident)
     hint = 'It began 30 minutes ago: look for "too many clients" in the orders database'
-    await decide(office.desk, incident, row["plan_revision"], "re_analyze", KIM, hint=hint)
+    again = Verdict(plan_revision=row["plan_revision"], choice="re_analyze", hint=hint)
+    await decide(office.desk, incident, again, KIM)
     await runner.advance(incident)
     async with office.pool.connection() as connection:
         first, second = await incidents.analyses(connection, incident)
@@ -224,6 +236,26 @@ class Answering(Source):
 
 def shop_fails(scope: Scope) -> Telemetry:
     return errors(scope, since=scope.occurred_at - timedelta(minutes=8), source="meter")
+
+
+async def test_a_decision_that_comes_while_a_worker_looks_is_not_taken_back(office: Office) -> None:
+    """The worker has read that nobody decided, and is about to write that a decision is awaited."""
+    incident = await office.open()
+    runner = Runner(office.pool, office.deps)
+    await runner.advance(incident)
+    revision = (await office.get(incident))["plan_revision"]
+    async with asyncio.timeout(30), transaction(office.pool) as deciding:
+        await incidents.lock(deciding, incident)
+        looking = asyncio.create_task(runner.advance(incident))
+        waits = "select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+        while not await office.execute(waits):  # noqa: ASYNC110  it changes in Postgres
+            await asyncio.sleep(0.01)
+        decision = Decision(plan_revision=revision, choice="1", by="kim", at=datetime.now(UTC))
+        await incidents.insert_decision(deciding, incident, decision)
+        await incidents.set_status(deciding, incident, "executing")
+    await looking
+    row = await office.get(incident)
+    assert (row["status"], row["plan_revision"]) == ("executing", None)
 
 
 async def test_one_runner_at_a_time(office: Office) -> None:
@@ -294,7 +326,7 @@ async def test_giving_up_frees_the_resources_and_says_unknown(office: Office) ->
 async def test_a_step_without_a_decision_cannot_be_claimed(office: Office) -> None:
     incident = await office.open()
     claim = Claim(StepKey(incident, "never decided", 1), "restart", {}, "x", {}, datetime.now(UTC))
-    with pytest.raises(ForeignKeyViolation):
+    with pytest.raises(Refused, match="nobody has decided"):
         await office.deps.ledger.claim(claim)
 
 

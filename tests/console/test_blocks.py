@@ -1,16 +1,20 @@
 """The blocks of the console, drawn from made-up reports; texts from alerts and logs are hostile."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 
-from app.catalogue import DEFAULT_ROLES
 from app.console import actions, analysis, overview
 from app.console.markup import address, excerpt, number, outside, text
 from app.console.page import parse_time
 from app.console.progress import NODES, Event, sources, steps
+from app.console.results import results
 from app.console.texts import ENGLISH, KOREAN, language
+from app.decision_checks import Admissible, Verdict
+from app.decisions import Offers
 from app.report import AlertOf, DecisionMade, ModelUse, Report, TimelineEntry
 from app.security import Caller
 from collectors.base import Edge, Gap, GapReason, SeriesRef
@@ -26,6 +30,7 @@ from graph.state import (
     GroundingCheck,
     Hop,
     ImpactFigure,
+    Needs,
     PlanStep,
     Rival,
     RootCause,
@@ -39,7 +44,7 @@ EVIL = '<script>alert(1)</script>"><img src=x onerror=alert(2)>&${alert(3)}{{x}}
 ALLOWED = {
     *("section", "h1", "h2", "h3", "h4", "p", "b", "span", "small", "code", "pre", "a", "time", "ul", "ol", "li"),
     *("div", "table", "thead", "tbody", "tr", "th", "td", "article", "header", "nav", "br"),
-    *("details", "summary"),
+    *("details", "summary", "del", "ins"),
     *("svg", "title", "desc", "g", "rect", "path", "circle", "text"),
 }
 VOID = {"br"}
@@ -161,6 +166,21 @@ def report(words: str = "payment-service", status: str = "awaiting_decision", **
     return Report.model_validate(base | changes)
 
 
+def offers(**changes: object) -> Offers:
+    """Nothing is offered, by default."""
+    base = {"incident_id": "inc_1", "status": "awaiting_decision", "plan_revision": "abc123", "options": ()}
+    return Offers.model_validate(base | {"choices": ()} | changes)
+
+
+def asked(**changes: Any) -> Admissible:
+    """A verdict that nothing speaks against."""
+    return replace(Admissible((), (), Needs(), (), 0), **changes)
+
+
+def verdict(choice: str, **more: object) -> Verdict:
+    return Verdict.model_validate({"plan_revision": "abc123", "choice": choice, **more})
+
+
 def event(kind: str, message: str, node: str = "", **data: object) -> Event:
     return {"id": 1, "at": AT, "kind": kind, "message": message, "node": node, "data": data}
 
@@ -196,10 +216,10 @@ def test_hostile_texts_stay_texts_in_every_block() -> None:
         analysis.gaps(made, ENGLISH),
         analysis.history(made, ENGLISH),
         analysis.alerts(made, ENGLISH),
-        actions.options(made, DEFAULT_ROLES, ENGLISH),
-        actions.confirmation(made, "1", EVIL, ENGLISH),
-        actions.confirmation(made, "re_analyze", EVIL, ENGLISH),
-        actions.results(made, [], events, ENGLISH),
+        actions.options(made, offers(), ENGLISH),
+        actions.confirmation(made, verdict("1", note=EVIL), asked(), ENGLISH),
+        actions.confirmation(made, verdict("re_analyze", hint=EVIL), asked(), ENGLISH),
+        results(made, [], events, ENGLISH),
         overview.incident_list([row], "en", older="x", paged=True, alerts={}),
         overview.header(Caller(EVIL, "viewer"), "en", EVIL),
     ]
@@ -333,7 +353,7 @@ def test_many_findings_are_folded_away_and_none_is_lost() -> None:
     open_, _, folded = analysis.evidence(report(evidence=many), ENGLISH).partition("<details><summary>2 more findings")
     assert [f'data-evidence="E{n}"' in open_ for n in (1, 12, 13)] == [True, True, False]
     assert [f'data-evidence="E{n}"' in folded for n in (12, 13, 14)] == [False, True, True]
-    assert "<details" not in analysis.evidence(report(evidence=many[:12]), ENGLISH)
+    assert "more findings" not in analysis.evidence(report(evidence=many[:12]), ENGLISH)
 
 
 def test_status_and_severity_speak_the_language() -> None:
@@ -368,11 +388,11 @@ def test_what_an_analyst_asked_for_is_told_from_what_was_collected() -> None:
 
 
 def test_options_tell_what_they_are_for_and_how_it_went_before() -> None:
-    words = shown(actions.options(report("resolved 3 of 4"), DEFAULT_ROLES, KOREAN))
+    words = shown(actions.options(report("resolved 3 of 4"), offers(), KOREAN))
     assert "최소 위험 위험도: 낮음" in words
     assert "과거 실적: resolved 3 of 4" in words
     plain = option("x").model_copy(update={"intent": None, "track_record": ""})
-    words = shown(actions.options(report(options=(plain,)), DEFAULT_ROLES, ENGLISH))
+    words = shown(actions.options(report(options=(plain,)), offers(), ENGLISH))
     assert "least risk" not in words
     assert "Track record" not in words
 
@@ -388,8 +408,8 @@ def test_nothing_known_yet_says_so() -> None:
     empty = [analysis.evidence(bare, ENGLISH), analysis.impact(bare, ENGLISH), analysis.gaps(bare, ENGLISH)]
     empty += [analysis.assessment(bare, ENGLISH), analysis.topology(bare, ENGLISH)]
     assert empty == [""] * 5
-    assert actions.options(bare, DEFAULT_ROLES, ENGLISH) == ""
-    assert actions.results(bare, [], [], ENGLISH) == ""
+    assert actions.options(bare, offers(), ENGLISH) == ""
+    assert results(bare, [], [], ENGLISH) == ""
 
 
 def test_an_unsure_assessment_says_so_in_both_languages() -> None:
@@ -431,29 +451,28 @@ def test_the_first_findings_have_charts_and_the_others_lead_to_theirs() -> None:
 
 
 def test_options_show_why_they_cannot_run_and_what_was_tried() -> None:
-    words = shown(actions.options(report(), DEFAULT_ROLES, ENGLISH))
+    words = shown(actions.options(report(), offers(), ENGLISH))
     assert "a deployment is in flight" in words
     assert "tried: unchanged" in words
     assert "Expected effects: p95, within 10 min p95 <= 273 ms , now 4,820 ms" in words
     assert "Plan revision abc123" in words
-    assert "approving takes" not in words
-    risky = report(options=(option("drop", risk="high"),))
-    assert "approving takes admin" in shown(actions.options(risky, DEFAULT_ROLES, ENGLISH))
 
 
 def test_the_confirmation_has_every_operation_and_the_revision() -> None:
-    words = shown(actions.confirmation(report(), "1", "", ENGLISH))
+    words = shown(actions.confirmation(report(), verdict("1"), asked(), ENGLISH))
     assert "ecs.scale_service service =payment-service" in words
     assert "Plan revision abc123" in words
-    assert "Nothing is run" in shown(actions.confirmation(report(), "manual", "", ENGLISH))
-    assert "look at the cache" in shown(actions.confirmation(report(), "re_analyze", "look at the cache", ENGLISH))
+    assert "Nothing is run" in shown(actions.confirmation(report(), verdict("manual"), asked(), ENGLISH))
+    again = verdict("re_analyze", hint="look at the cache")
+    assert "look at the cache" in shown(actions.confirmation(report(), again, asked(), ENGLISH))
 
 
 def test_results_tick_in_from_the_ledger() -> None:
     two = option("scale").model_copy(update={"steps": option("scale").steps * 3})
     decision = DecisionMade(plan_revision="abc", choice="1", by="kim", at=AT)
     made = report(status="verifying", options=(two,), decisions=(decision,))
-    done = {"status": "succeeded", "detail": "8 of 8 tasks healthy", "request_ids": ["req-7"]}
+    told = {"status": "succeeded", "detail": "8 of 8 tasks healthy", "request_ids": ["req-7"]}
+    done = {"ordinal": 1, "operation": "ecs.scale_service", **told}
     rows = [
         {"plan_revision": "abc", "ordinal": 1, "undo": False, "result": done},
         {"plan_revision": "abc", "ordinal": 2, "undo": False, "result": None},
@@ -461,7 +480,7 @@ def test_results_tick_in_from_the_ledger() -> None:
     ]
     late = event("verification", "1 of 2 expected effects met", "ActionExecutor", checks=["p95 201 ms"])
     early = dict(late) | {"at": AT - timedelta(minutes=9), "message": "of the attempt before"}
-    words = shown(actions.results(made, rows, [early, late], ENGLISH))
+    words = shown(results(made, rows, [early, late], ENGLISH))
     assert "succeeded 1." in words
     assert "running 2." in words
     assert "waiting 3." in words
@@ -480,7 +499,7 @@ def test_a_finished_execution_shows_before_after_and_verdict() -> None:
             verdict="resolved", checks=(EffectCheck(effect=effect(), status="met", before=4820, after=201),)
         ),
     )
-    words = shown(actions.results(report(status="resolved", executions=(execution,)), [], [], ENGLISH))
+    words = shown(results(report(status="resolved", executions=(execution,)), [], [], ENGLISH))
     assert "Verdict: resolved" in words
     assert "met p95 p95 4,820 ms 201 ms <= 273 ms" in words
 

@@ -1,154 +1,14 @@
 """The console over real HTTP, on a real Postgres: who gets in, what they see, what they may do."""
 
-import asyncio
-import json
-import threading
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any
+from datetime import timedelta
 from uuid import uuid4
 
-import httpx
-import psycopg
-import pytest
-import uvicorn
-
 from app.api.access import SESSION_COOKIE
-from app.db import Pool, create_pool, transaction
-from app.intake.triage import Case, Cycle
-from app.main import create_app
-from app.security import Role, issue
-from app.settings import Settings
+from app.db import transaction
+from app.intake.triage import Cycle
 from app.store import alerts, incidents
-from graph.state import ActionOption, Alert, Evidence, Finding, Plan, PlanStep, Suspect, Transition
-from tests.processes import wait_until
-
-AT = datetime(2024, 12, 20, 9, 15, tzinfo=UTC)
-CATALOGUE = "services: {payment-service: {depends_on: [payment-db]}, payment-db: {}}"
-STEP = PlanStep(operation="ecs.scale_service", params={"desired_count": 8}, preview="4 -> 8 tasks")
-PLAN = Plan.of(
-    [
-        ActionOption(title="Scale out <b>now</b>", description="More tasks", risk="low", minutes=3, steps=(STEP,)),
-        ActionOption(title="Fail over", description="To the replica", risk="high", minutes=9, steps=(STEP,)),
-    ]
-)
-
-
-def alert_of(cycle_key: str, *, title: str = "errors", transition: Transition = "firing", minutes: int = 0) -> Alert:
-    """A minimal one."""
-    return Alert(
-        source="datadog",
-        title=title,
-        service="checkout",
-        occurred_at=AT,
-        changed_at=AT + timedelta(minutes=minutes),
-        fingerprint=cycle_key,
-        cycle_key=cycle_key,
-        transition=transition,
-    )
-
-
-class Console:
-    """The served product, and browsers that talk to it as Gradio's own client does."""
-
-    def __init__(self, url: str, pool: Pool, database_url: str) -> None:
-        self.url, self.pool, self.database_url = url, pool, database_url
-        self.browsers: list[Browser] = []
-
-    async def browser(self, role: Role | None) -> "Browser":
-        """A browser; without a role it is not signed in."""
-        cookies = {}
-        if role:
-            async with transaction(self.pool) as connection:
-                cookies[SESSION_COOKIE] = await issue(connection, "session", f"kim the {role}", role)
-        self.browsers.append(Browser(httpx.AsyncClient(base_url=self.url, cookies=cookies, timeout=20)))
-        return self.browsers[-1]
-
-    async def close(self) -> None:
-        """Close every browser."""
-        for browser in self.browsers:
-            await browser.client.aclose()
-
-    async def incident(self, title: str = "p95 latency <script>") -> str:
-        """One that awaits a decision on PLAN."""
-        incident_id = f"inc_{uuid4().hex[:12]}"
-        alert = Alert(
-            source="datadog",
-            title=title,
-            service="payment-service",
-            occurred_at=AT,
-            fingerprint=incident_id,
-            cycle_key=incident_id,
-        )
-        async with transaction(self.pool) as connection:
-            opened = Case(incident_id, "received", "critical", alert=alert)
-            await alerts.insert_incidents(connection, [opened], "production")
-            await incidents.save_analysis(connection, incident_id, 1, plan=PLAN.model_dump(mode="json"))
-            await incidents.set_status(
-                connection, incident_id, "awaiting_decision", round_=1, plan_revision=PLAN.revision
-            )
-        return incident_id
-
-    async def waiting(self, why: str) -> str:
-        """One that waits to be investigated."""
-        incident_id = f"inc_{uuid4().hex[:12]}"
-        async with transaction(self.pool) as connection:
-            opened = Case(incident_id, "received", "critical", alert=alert_of(incident_id))
-            await alerts.insert_incidents(connection, [opened], "production", why)
-        return incident_id
-
-    def accept_connections(self, *, accept: bool) -> None:
-        """Take the database away from everybody, or give it back."""
-        name = psycopg.conninfo.conninfo_to_dict(self.database_url)["dbname"]
-        url = psycopg.conninfo.make_conninfo(self.database_url, dbname="postgres")
-        with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute(f"alter database {name} with allow_connections {accept}".encode())
-            if not accept:
-                connection.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", [name])
-
-
-class Browser:
-    """One tab."""
-
-    def __init__(self, client: httpx.AsyncClient) -> None:
-        self.client, self.tab = client, uuid4().hex
-        self.functions: dict[str, dict[str, Any]] = {}
-
-    async def fire(self, event: str, *data: object, **query: str) -> str:
-        """Fire an event as the page does; everything it changes, as one text."""
-        if not self.functions:
-            config = (await self.client.get("/ui/config")).raise_for_status().json()
-            self.functions = {d["api_name"]: d for d in config["dependencies"] if d["api_name"]}
-        join = {"fn_index": self.functions[event]["id"], "data": data, "session_hash": self.tab}
-        (await self.client.post("/ui/gradio_api/queue/join", params=query, json=join)).raise_for_status()
-        async with self.client.stream("GET", "/ui/gradio_api/queue/data", params={"session_hash": self.tab}) as stream:
-            async for line in stream.aiter_lines():
-                message = json.loads(line.removeprefix("data: ")) if line else {}
-                if message.get("msg") == "process_completed":
-                    return json.dumps(message["output"], ensure_ascii=False)
-        raise AssertionError("the event never completed")
-
-
-@pytest.fixture
-async def console(database_url: str, tmp_path: Path) -> AsyncIterator[Console]:
-    """The product with its console, on a port of its own."""
-    (tmp_path / "autopilot.yaml").write_text(CATALOGUE)
-    settings = Settings(config=tmp_path / "autopilot.yaml", executors=())
-    app = create_app(settings, database_url, worker=False, console=True)
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        await asyncio.to_thread(wait_until, lambda: server.started, "the server to start")
-        port = server.servers[0].sockets[0].getsockname()[1]
-        async with create_pool(database_url) as pool:
-            served = Console(f"http://127.0.0.1:{port}", pool, database_url)
-            yield served
-            await served.close()
-    finally:
-        server.should_exit = True
-        await asyncio.to_thread(thread.join, 20)
+from graph.state import Evidence, Finding, Suspect
+from tests.console.browsing import AT, PLAN, Console, alert_of
 
 
 async def test_a_stranger_gets_401_and_is_told_what_to_do(console: Console) -> None:
@@ -213,7 +73,7 @@ async def test_a_responder_decides_exactly_what_was_confirmed_and_once(console: 
         choices = await browser.fire("on_load", incident=incident_id)
         assert '"1"]' in choices
         assert '"2"]' not in choices  # high risk takes admin
-        review = await browser.fire("on_execute", "1", "go", None, incident=incident_id)
+        review = await browser.fire("on_execute", "1", [], "go", None, incident=incident_id)
         assert "4 -&gt; 8 tasks" in review
         assert PLAN.revision in review
     assert "is stored" in await first.fire("on_confirm", None, incident=incident_id)
@@ -226,7 +86,7 @@ async def test_a_responder_decides_exactly_what_was_confirmed_and_once(console: 
 async def test_what_is_analysed_from_a_korean_page_is_written_in_korean(console: Console) -> None:
     incident_id, responder = await console.incident(), await console.browser("responder")
     await responder.fire("on_load", incident=incident_id, lang="ko")
-    review = await responder.fire("on_execute", "re_analyze", "the pool", None, incident=incident_id, lang="ko")
+    review = await responder.fire("on_execute", "re_analyze", [], "the pool", None, incident=incident_id, lang="ko")
     assert "본문 언어: 한국어" in review
     assert "결정이 저장되었습니다" in await responder.fire("on_confirm", None, incident=incident_id, lang="ko")
     await responder.fire("on_load", lang="ko")
@@ -245,7 +105,7 @@ async def test_a_viewer_cannot_decide_or_start(console: Console) -> None:
     seen = await viewer.fire("on_load", incident=incident_id)
     assert "deciding takes responder" in seen
     assert '"1"]' not in seen
-    await viewer.fire("on_execute", None, "", None, incident=incident_id)
+    await viewer.fire("on_execute", None, [], "", None, incident=incident_id)
     await viewer.fire("on_confirm", None, incident=incident_id)
     async with console.pool.connection() as connection:
         assert await incidents.decisions(connection, incident_id) == []
@@ -256,7 +116,7 @@ async def test_a_changed_plan_is_not_confirmed(console: Console) -> None:
     await responder.fire("on_load", incident=incident_id)
     async with transaction(console.pool) as connection:
         await incidents.set_status(connection, incident_id, "awaiting_decision", round_=1, plan_revision="another")
-    seen = await responder.fire("on_execute", "1", "", None, incident=incident_id)
+    seen = await responder.fire("on_execute", "1", [], "", None, incident=incident_id)
     assert "The plan has changed" in seen
 
 

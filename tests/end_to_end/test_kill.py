@@ -188,6 +188,10 @@ class MortalLedger:
             _die()
         return claimed
 
+    async def refuse(self, claim: Claim, result: StepResult) -> StepResult:
+        """As the real one."""
+        return await self.inner.refuse(claim, result)
+
     async def retake(self, step: ClaimedStep) -> bool:
         """As the real one."""
         return await self.inner.retake(step)

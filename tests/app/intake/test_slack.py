@@ -562,9 +562,13 @@ def test_a_submitted_view_is_stored() -> None:
 
 KEYS = st.sampled_from(
     """type event event_id api_app_id subtype app_id bot_id bot_profile user text attachments blocks fields metadata
-    value event_type event_payload monitor_id actions action_ts container message team id title_link edited""".split()  # noqa: SIM905
+    value event_type event_payload monitor_id actions action_ts container message team id title_link edited action_id
+    view state values hint private_metadata callback_id response_urls response_url""".split()  # noqa: SIM905
 )
-WORDS = st.sampled_from(["event_callback", "message", "app_mention", "monitor_thread", "bot_message", "AR28NTK5M"])
+WORDS = st.sampled_from(
+    """event_callback message app_mention monitor_thread bot_message AR28NTK5M view_submission autopilot_decide
+    inc_1:r:1 inc_1:r:1:1,2 inc_1:r:9""".split()  # noqa: SIM905
+)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | WORDS,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=8),

@@ -4,14 +4,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from pydantic import BaseModel
-
 from collectors.base import Edge, Gap, GapReason, Scope, Target, Window
-from executors._aws_service import ServiceParams
-from executors._ecs_restart import ServicesParams
-from executors._ecs_scale import ScaleParams
 from executors.base import Resource
-from executors.traffic import ReduceParams, RestoreParams
+from executors.rehearsal import RehearsalExecutor
 from graph.llms.base import AnalysisRequest, OperationOnMenu, PlanRequest, TrackRecord
 from graph.state import Alert, Evidence, Finding, FindingKind, Hop, Language, RootCause, Suspect
 
@@ -202,9 +197,11 @@ def nothing_wrong() -> Evidence:
     return Evidence(digest="d4", findings=(), suspects=())
 
 
-def _entry(
-    name: str, risk: str, minutes: float, params: type[BaseModel], *, reversible: bool = False
-) -> OperationOnMenu:
+OPERATIONS = {operation.name: operation for operation in RehearsalExecutor({}).operations}
+
+
+def _entry(name: str, risk: str, minutes: float, *, reversible: bool = False) -> OperationOnMenu:
+    """A real operation's params and needs, with figures that do not change as the operation does."""
     return OperationOnMenu(
         name=name,
         summary=f"What {name} does",
@@ -212,19 +209,26 @@ def _entry(
         reversible=reversible,
         read_only=risk == "none",
         minutes=minutes,
-        params=params,
+        params=OPERATIONS[name].params,
+        lacks=OPERATIONS[name].lacks,
     )
 
 
 MENU = (
-    _entry("check_ecs_health", "none", 0.5, ServiceParams),
-    _entry("restart_ecs_task", "medium", 3.0, ServiceParams),
-    _entry("restart_all_services", "high", 8.0, ServicesParams),
-    _entry("reduce_traffic", "medium", 0.5, ReduceParams, reversible=True),
-    _entry("gradual_traffic_restore", "low", 3.0, RestoreParams, reversible=True),
-    _entry("scale_ecs_service", "low", 2.0, ScaleParams, reversible=True),
-    _entry("rollback_ecs_service", "medium", 4.0, ServiceParams, reversible=True),
+    _entry("check_ecs_health", "none", 0.5),
+    _entry("restart_ecs_task", "medium", 3.0),
+    _entry("restart_all_services", "high", 8.0),
+    _entry("reduce_traffic", "medium", 0.5, reversible=True),
+    _entry("gradual_traffic_restore", "low", 3.0, reversible=True),
+    _entry("scale_ecs_service", "low", 2.0, reversible=True),
+    _entry("rollback_ecs_service", "medium", 4.0, reversible=True),
 )
+
+
+def whole_menu(*resources: Resource) -> tuple[OperationOnMenu, ...]:
+    """Every operation there is, on a catalogue of these."""
+    operations = RehearsalExecutor({resource.service: resource for resource in resources}).operations
+    return tuple(OperationOnMenu.of(operation) for operation in sorted(operations, key=lambda o: o.name))
 
 
 def resource(service: str, *, traffic: bool = True, max_tasks: int = 20) -> Resource:

@@ -116,7 +116,7 @@ def test_the_plan_brief_shows_menu_and_resources() -> None:
     evidence = incidents.pool_exhaustion()
     brief = plan_brief(evidence)
     assert '"operation": "reduce_traffic"' in brief
-    assert '"service": "payment-service", "ecs": true, "traffic": true' in brief
+    assert '"service": "payment-service", "has": ["ECS service", "load balancer", "overflow page"]' in brief
 
 
 def test_briefs_are_masked() -> None:

@@ -38,8 +38,18 @@ def test_a_step_is_told_in_the_language_of_the_request() -> None:
             "orders-db is not in the service catalogue",
             "카탈로그에 없거나",
         ),
-        ("restart_ecs_task", {"service": "checkout-service"}, "no ECS service for checkout-service", "ECS 서비스가 없"),
-        ("reduce_traffic", {"service": "payment-service", "keep_percent": 40}, "no listener rule", "리스너 규칙"),
+        (
+            "restart_ecs_task",
+            {"service": "checkout-service"},
+            "no ECS service: add services.checkout",
+            "카탈로그에 없는 항목",
+        ),
+        (
+            "reduce_traffic",
+            {"service": "payment-service", "keep_percent": 40},
+            "no listener rule: add services.payment",
+            "카탈로그에 없는 항목",
+        ),
         (
             "scale_ecs_service",
             {"service": "payment-service", "desired_count": 99},

@@ -52,6 +52,12 @@ def seen(
         ("over_limit", seen("log", "client", "HTTP 429 Too Many Requests")),
         ("waits_for_other", seen("log", "client", "POST /quotes: connection refused")),
         ("surge", seen("metric", "http.requests", observed=2040, baseline=510, unit="req/s")),
+        ("full", seen("metric", "db_connection_pool_utilization", observed=98, baseline=10.6, unit="%")),
+        ("full", seen("log", "HikariPool", "Connection is not available, request timed out")),
+        ("computes", seen("metric", "CPUUtilization", observed=91, baseline=36, unit="%")),
+        ("slower", seen("metric", "ReadLatency", observed=0.25, baseline=0.018, unit="s")),
+        ("locked", seen("log", "postgres", "canceling statement due to lock timeout")),
+        ("unanswered", seen("metric", "GetTypeCmds", observed=4, baseline=240)),
     ],
 )
 def test_a_condition_is_seen_in_one_finding(condition: Condition, finding: Finding) -> None:
@@ -68,6 +74,12 @@ def test_a_condition_is_seen_in_one_finding(condition: Condition, finding: Findi
         ("stuck", seen("log", "SqlExceptionHelper", "ERROR: deadlock detected")),
         ("over_limit", seen("log", "client", "429 insufficient_quota: check your billing details")),
         ("surge", seen("metric", "http.requests.errors", observed=2040, baseline=510)),
+        ("full", seen("metric", "transactions_pending", observed=6, baseline=3)),
+        ("computes", seen("metric", "CPUUtilization", observed=41, baseline=20, unit="%")),
+        ("slower", seen("trace", "GET session", "9,000 ms of latency", observed=9000, baseline=10)),
+        ("slower", seen("metric", "ReplicaLagLatency", observed=90, baseline=1)),
+        ("unanswered", seen("metric", "GetTypeCmds", observed=120, baseline=240)),
+        ("unanswered", seen("metric", "request_errors", observed=0, baseline=5)),
     ],
 )
 def test_what_looks_like_it_is_not_enough(condition: Condition, finding: Finding) -> None:
@@ -124,3 +136,64 @@ def test_a_suspect_that_it_calls_is_what_it_waits_for() -> None:
     assert Circumstances(asked(suspects=suspects, edges=edges), "orders").hold("waits_for_other")
     assert not Circumstances(asked(suspects=suspects, edges=edges), "stripe").hold("waits_for_other")
     assert not Circumstances(asked(suspects=suspects[:1], edges=edges), "orders").hold("waits_for_other")
+
+
+# --- what changed right before ---
+
+ASKS = Edge(caller="exports", callee="orders", source="catalogue")
+FAILS = seen("log", "error", "failed")
+
+
+def change(title: str, minutes_before: float, *, by: str = "orders", kind: str = "") -> Finding:
+    """A change so long before orders fail, in ranking's words where it has any."""
+    told = seen("change", title, by=by)
+    summary = f"{by}: {kind} “{title}” at 12:00:00 UTC" if kind else told.summary
+    at = FAILS.at - timedelta(minutes=minutes_before)
+    return told.model_copy(update={"id": "E2", "at": at, "summary": summary})
+
+
+@pytest.mark.parametrize(
+    "title",
+    [
+        "Listener rule of orders configured: 60 % of its traffic to maintenance",
+        "ModifyRule: weights of target groups",
+        "VirtualService orders: traffic shifted to canary",
+    ],
+)
+def test_traffic_that_was_sent_elsewhere_right_before(title: str) -> None:
+    assert Circumstances(asked(FAILS, change(title, 0)), "orders").hold("rerouted")
+    for minutes in (-5, 30):
+        assert not Circumstances(asked(FAILS, change(title, minutes)), "orders").hold("rerouted")
+    assert not Circumstances(asked(FAILS, change("deploy v2", 0)), "orders").hold("rerouted")
+
+
+@pytest.mark.parametrize(
+    ("title", "is_job"),
+    [
+        ("Job aggregate started by hand: --full", True),
+        ("Backfill of invoices", True),
+        ("CI job deployed exports v2", False),
+        ("Batch aggregate finished", False),
+        ("deploy v2", False),
+    ],
+)
+def test_a_job_that_began_right_before(title: str, *, is_job: bool) -> None:
+    request = asked(FAILS, change(title, 1, by="exports"), edges=(ASKS,))
+    assert Circumstances(request, "exports").hold("job_started") is is_job
+
+
+def test_a_caller_that_changed_right_before_may_be_the_reason() -> None:
+    changed = change("deploy v2", 9, by="exports", kind="deploy")
+    assert Circumstances(asked(FAILS, changed, edges=(ASKS,)), "orders").hold("callers_changed")
+    assert Circumstances(asked(FAILS, changed, edges=(ASKS,)), "exports").hold("deployed_right_before")
+    assert not Circumstances(asked(FAILS, changed), "orders").hold("callers_changed"), "it calls something else"
+    for harmless in (
+        change("deploy v2", 11, by="exports", kind="deploy"),
+        change("from 2 to 3 tasks", 1, by="exports", kind="scaling"),
+    ):
+        assert not Circumstances(asked(FAILS, harmless, edges=(ASKS,)), "orders").hold("callers_changed")
+
+
+def test_an_odd_line_long_before_the_errors_does_not_hide_what_came_right_before_them() -> None:
+    odd = seen("log", "cache", "merged with a stale copy", minute=-20)
+    assert Circumstances(asked(odd, FAILS, change("Listener rule of orders changed", 0)), "orders").hold("rerouted")

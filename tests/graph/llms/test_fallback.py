@@ -53,7 +53,7 @@ async def test_a_failure_is_answered_by_the_rules() -> None:
     assert answer.engine_note == "gpt-4o timed out after 60 s; the rules engine answered"
     options = (await behind(broken).plan(PLAN)).options
     assert {(o.engine, o.engine_note) for o in options} == {("rules", answer.engine_note)}
-    assert len(options) == 3
+    assert len(options) > 3  # three, and their spares
 
 
 async def test_the_note_is_in_the_language_that_was_asked_for() -> None:

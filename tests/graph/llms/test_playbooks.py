@@ -19,6 +19,7 @@ from graph.llms.playbooks import (
     Category,
     Condition,
     PlaybookError,
+    Remedy,
     Text,
     playbooks_in,
 )
@@ -30,9 +31,14 @@ ALL_TEXTS = [
     *(text for p in PLAYBOOKS.values() for text in (p.title, p.mechanism, *p.questions)),
     *(text for r in REMEDIES.values() for text in (r.title, r.description)),
     *(known.told for known in CONDITIONS.values()),
-    *(text for o in OPERATIONS.values() for text in (o.does, o.undone) if text),
+    *(text for o in OPERATIONS.values() for text in (o.does, o.without, o.undone) if text),
     *PHRASES.values(),
 ]
+
+
+def operations_of(remedy: Remedy) -> set[str]:
+    """Whatever the service runs on."""
+    return {step.operation for way in remedy.ways for step in way}
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=[f"{f.category}-{f.component}" for f in FAILURES])
@@ -90,17 +96,25 @@ def test_every_remedy_is_used_and_every_category_says_what_to_look_at() -> None:
 
 
 def test_what_starts_anew_is_never_advised_where_starts_fail_or_data_would_go() -> None:
-    starting = {"restart_ecs_task", "scale_ecs_service"}
+    starting = {
+        "restart_ecs_task",
+        "scale_ecs_service",
+        "stop_ecs_task",
+        "restart_deployment",
+        "scale_deployment",
+        "refresh_instances",
+        "scale_auto_scaling_group",
+    }
     for remedy in REMEDIES.values():
-        if starting & {step.operation for step in remedy.steps}:
+        if starting & operations_of(remedy):
             assert set(remedy.unless) == {"starts_fail", "holds_data"}
 
 
 def test_a_roll_back_always_needs_a_deployment() -> None:
     for playbook in PLAYBOOKS.values():
         for use in playbook.remedies:
-            if "rollback_ecs_service" in {step.operation for step in REMEDIES[use.remedy].steps}:
-                assert {"deployed_before", "deployed_shortly_before"} & set(use.needs)
+            if {"rollback_ecs_service", "undo_deployment", "shift_lambda_alias"} & operations_of(REMEDIES[use.remedy]):
+                assert {"deployed_before", "deployed_shortly_before", "deployed_right_before"} & set(use.needs)
 
 
 @pytest.mark.parametrize(

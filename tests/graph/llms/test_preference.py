@@ -43,7 +43,7 @@ def test_benefit_comes_before_risk_and_risk_settles_what_is_close() -> None:
 def test_of_one_intent_the_best_stays_as_long_as_there_are_three_kinds() -> None:
     two_ways = [option("a", intent="mitigate", benefit=0.9), option("b", intent="mitigate", benefit=0.8)]
     fix, least = option("c", intent="fix", benefit=0.4), option("d", intent="least_risk", benefit=0.3)
-    assert titles(ordered([*two_ways, fix, least], asked())) == ["a pay", "c pay", "d pay"]
+    assert titles(ordered([*two_ways, fix, least], asked())) == ["a pay", "c pay", "d pay", "b pay"]
     assert titles(ordered([*two_ways, fix], asked())) == ["a pay", "b pay", "c pay"]
 
 
@@ -53,8 +53,9 @@ def test_what_does_the_same_is_shown_once() -> None:
     assert len(ordered([option("a"), option("a", service="shop")], asked())) == 2
 
 
-def test_never_more_than_three() -> None:
-    assert len(ordered([option(name) for name in "abcde"], asked())) == 3
+def test_never_more_than_three_and_their_spares() -> None:
+    options = [option(name, benefit=place / 10) for place, name in enumerate("gfedcba")]
+    assert titles(ordered(options, asked())) == [f"{name} pay" for name in "abcdef"]
     assert ordered([], asked()) == ()
 
 
