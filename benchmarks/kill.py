@@ -28,9 +28,9 @@ from tests.processes import PRELOAD, context, wait_until
 
 context.set_forkserver_preload([*PRELOAD, mortal.__name__])
 OFTEN = 3  # a boundary that is crossed again and again, e.g. by polling, is died at so many times
-AT_ONCE = 4
+AT_ONCE = 6
 SECONDS = 90.0
-SPEED = 240.0
+SPEED = 480.0
 
 Phase = Literal["deciding", "claiming", "calling", "recording", "verifying", "undoing", "other"]
 

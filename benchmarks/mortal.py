@@ -39,7 +39,7 @@ from graph.llms.base import Analyst
 from graph.llms.scripted import ScriptedAnalyst
 from graph.state import ActionOption, Alert, Choice, Execution, RootCause, State
 
-PATIENCE = Patience(poll_s=20, hold_s=40, worse_after_s=40, busy_s=60, call_s=0.5)
+PATIENCE = Patience(poll_s=60, hold_s=60, worse_after_s=60, busy_s=60, call_s=0.5)
 KIM = Caller(name="kim", role="admin")
 ENDED = ("resolved", "closed", "needs_attention")
 OURS = ("app.", "graph.", "langgraph.checkpoint")
