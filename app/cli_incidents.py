@@ -86,7 +86,12 @@ def decide(
     outcome = service.send(Outcome, "POST", f"{_path(incident)}/decision", body)
     if as_json:
         return
-    if outcome.status == "decided":
+    if outcome.report:
+        _say(
+            f"Decided: {outcome.by} takes {incident} by hand, with the report at {service.url}{outcome.report}."
+            f" `autopilot note {incident} …` keeps what was done."
+        )
+    elif outcome.status == "decided":
         _say(f"Decided: {outcome.by} chose {outcome.choice}. `autopilot actions {incident}` shows how it goes on.")
     else:
         _say(f"Your approval of {outcome.choice} is stored; people who must approve the same: {outcome.missing} more.")

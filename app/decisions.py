@@ -38,6 +38,7 @@ class Outcome(Model):
     approvals: tuple[Approval, ...] = Field(default=(), description="This one included")
     missing: int = Field(default=0, description="So many more people must approve the same")
     decision: Decision | None = None
+    report: str = Field(default="", description="Of manual: where all that was found is, for who takes it by hand")
 
 
 # --- decide ---
@@ -86,7 +87,13 @@ async def _store(
     )
     await _store_decision(desk, connection, case, decision)
     return Outcome(
-        status="decided", choice=decision.choice, by=caller.name, at=now, approvals=approvals, decision=decision
+        status="decided",
+        choice=decision.choice,
+        by=caller.name,
+        at=now,
+        approvals=approvals,
+        decision=decision,
+        report=f"/incidents/{case.row['id']}/report" if decision.choice == "manual" else "",
     )
 
 
@@ -389,7 +396,7 @@ class Figures(Model):
     """How a team, or a person, decides. Shares are 0 to 1; null where nothing is known."""
 
     of: Literal["team", "person"]
-    name: str = Field(description="A team is the catalogue's owner of the incident's service")
+    name: str = Field(description="A team is the person's (operators), else the catalogue's owner of the service")
     decisions: int = Field(description="And approvals that wait")
     per_week: float
     median_s: float | None = Field(default=None, description="From when the plan was first shown to them")
@@ -404,8 +411,9 @@ class Figures(Model):
 async def figures(desk: Desk, days: int, timezone: str) -> list[Figures]:
     """Approval fatigue in the last ``days``: by team, then by person."""
     owners = {name: service.owner for name, service in desk.catalogue.services.items()}
+    members = {name: operator.team for name, operator in desk.operators.items() if operator.team}
     async with desk.pool.connection() as connection:
         since = desk.clock.now() - timedelta(days=days)
-        rows = await store.figures(connection, owners, days, timezone, since)
+        rows = await store.figures(connection, owners, members, days, timezone, since)
     made = [Figures.model_validate(row | {"per_week": row["decisions"] / days * 7}) for row in rows]
     return sorted(made, key=lambda row: (row.of != "team", row.name))

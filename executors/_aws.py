@@ -67,7 +67,9 @@ class AwsSettings(BaseSettings):
 
     region: str | None = Field(default=None, description="e.g. ap-northeast-2")
     endpoint_url: str | None = Field(default=None, description="Another endpoint than the region's own")
-    role_arn: str | None = Field(default=None, description="Role to assume; it should hold write permissions only")
+    role_arn: str | None = Field(
+        default=None, description="Role to assume, in sessions that may just read, or do just one approved step"
+    )
     profile: str | None = Field(default=None, description="Profile of ~/.aws/config")
     source_identity: str | None = Field(
         default=None, description="SourceIdentity of its sessions; the role's trust must allow sts:SetSourceIdentity"
@@ -236,11 +238,14 @@ class Connection(Generic[Client]):
 
         Where a role is set: one AssumeRole with a session policy of exactly ``grants``, made before the block begins.
 
-        Raises ExecutorError if the role cannot be assumed (nothing was changed), Refused if the grants are too many.
+        Raises ExecutorError if the role cannot be assumed (nothing was changed), Refused if the grants are too many, or
+        none.
         """
         if self.settings is None or not self.settings.role_arn:
             yield self.reader
             return
+        if not grants:  # without a policy, STS would give a session that may do all that the role may
+            raise Refused(f"{name} says of nothing that it needs it at AWS: no session is asked for")
         client = await asyncio.to_thread(connect, self.service, self.settings, f"autopilot-{name}", grants)
         try:
             await Api("sts").read(_sign_in, client)

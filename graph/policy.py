@@ -1,11 +1,11 @@
 """Who may approve what, and when nothing may run: ``policy:`` of ``autopilot.yaml``. Pure.
 
 The planner shows what the policy asks for (``Needs``), the decision service enforces it, and the ledger enforces again
-what may have changed since: the kill switch and the actions per hour.
+what may have changed since: the kill switch, the actions per hour, and a freeze window that began before anything did.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, time
 from functools import cached_property
 from hashlib import sha256
@@ -189,6 +189,13 @@ class Policy(PolicyModel):
             *dict.fromkeys(f"{name} is protected: the policy lets nobody change it from here" for name in protected),
         )
 
+    def windows(self, changing: Collection[str], services: Collection[str], at: datetime) -> Iterable[FreezeWindow]:
+        """The freeze windows that stand against these operations on these services at that moment."""
+        for window in self.freeze_windows:
+            concerned = not window.services or set(window.services) & set(services)
+            if concerned and window.covers(at) and not set(changing) <= set(window.allow):
+                yield window
+
     @property
     def _takes_admin(self) -> bool:
         """A spent error budget takes an admin; otherwise it refuses."""
@@ -218,10 +225,8 @@ class Policy(PolicyModel):
                     f"{service} was changed {made} times within the last hour and the policy allows {most} changes"
                     f" an hour: this would be {planned} more"
                 )
-        for window in self.freeze_windows:
-            concerned = not window.services or set(window.services) & set(asked.services)
-            if concerned and window.covers(facts.now) and not set(asked.changing) <= set(window.allow):
-                yield f"the freeze window {window} is in force"
+        for window in self.windows(asked.changing, asked.services, facts.now):
+            yield f"the freeze window {window} is in force"
         if spent:
             yield spent
 

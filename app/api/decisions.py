@@ -220,8 +220,8 @@ async def get_figures(
     days: Annotated[int, Query(ge=1, le=365, description="So far back")] = 28,
     timezone: Annotated[str, Query(max_length=60, description="Of `at_night`", examples=["Asia/Seoul"])] = "UTC",
 ) -> list[Figures]:
-    """By team (the catalogue's owner of the service), then by person. Decisions that take seconds, or that nobody
-    looked at evidence for, are what precedes an accident.
+    """By team (the person's, else the catalogue's owner of the service), then by person. Decisions that take seconds,
+    or that nobody looked at evidence for, are what precedes an accident.
     """
     if timezone not in available_timezones():
         raise HTTPException(422, f"There is no time zone {timezone!r}; write e.g. Asia/Seoul.")

@@ -124,6 +124,7 @@ async def show(connection: Connection, incident_id: str, who: str, what: str, vi
 
 FIGURES = """
 with owned as (select * from unnest(%(services)s::text[], %(owners)s::text[]) as o (service, team)),
+member as (select * from unnest(%(people)s::text[], %(teams)s::text[]) as m (person, team)),
 acts as (
     select incident_id, plan_revision, choice, decided_by as person, decided_at as at, first_shown_at as shown_at
     from decision where decided_at >= clock_timestamp() - make_interval(days => %(days)s)
@@ -133,12 +134,13 @@ acts as (
         on s.incident_id = a.incident_id and s.who = a.approved_by and s.what = 'plan:' || a.plan_revision
     where a.approved_at >= clock_timestamp() - make_interval(days => %(days)s)),
 measured as (
-    select a.person, coalesce(o.team, '') as team, a.choice,
+    select a.person, coalesce(m.team, o.team, '') as team, a.choice,
            extract(epoch from a.at - a.shown_at)::float8 as seconds,
            extract(hour from a.at at time zone %(timezone)s) as hour,
            exists (select from shown s where s.incident_id = a.incident_id and s.who = a.person and s.at <= a.at
                    and s.what like 'evidence:%%') as looked
-    from acts a join incident i on i.id = a.incident_id left join owned o on o.service = i.service)
+    from acts a join incident i on i.id = a.incident_id left join owned o on o.service = i.service
+        left join member m on m.person = a.person)
 select case when grouping(team) = 0 then 'team' else 'person' end as of, coalesce(team, person) as name,
        count(*) as decisions,
        percentile_cont(0.5) within group (order by seconds) as median_s,
@@ -152,9 +154,11 @@ from measured group by grouping sets ((team), (person)) order by 1, 2
 
 REFUSALS = """
 with owned as (select * from unnest(%(services)s::text[], %(owners)s::text[]) as o (service, team)),
+member as (select * from unnest(%(people)s::text[], %(teams)s::text[]) as m (person, team)),
 refused as (
-    select a.actor as person, coalesce(o.team, '') as team
+    select a.actor as person, coalesce(m.team, o.team, '') as team
     from audit a left join incident i on i.id = a.incident_id left join owned o on o.service = i.service
+        left join member m on m.person = a.actor
     where a.kind = 'refusal' and a.at >= %(since)s)
 select case when grouping(team) = 0 then 'team' else 'person' end as of, coalesce(team, person) as name,
        count(*) as refusals
@@ -163,13 +167,25 @@ from refused group by grouping sets ((team), (person))
 
 
 async def figures(
-    connection: Connection, owners: Mapping[str, str], days: int, timezone: str, since: datetime
+    connection: Connection,
+    owners: Mapping[str, str],
+    members: Mapping[str, str],
+    days: int,
+    timezone: str,
+    since: datetime,
 ) -> list[Row]:
     """How each team and person decided in the last ``days``; ``since``: the same by the clock of the audit log.
 
+    ``owners`` are the teams of services, ``members`` those of people; of people without one, the service's counts.
     ``of`` is team or person; shares are 0 to 1, null where nothing is known. Night is 22 to 6 o'clock in ``timezone``.
     """
-    named = {"services": list(owners), "owners": list(owners.values()), "days": days, "timezone": timezone}
+    teams = {
+        "services": list(owners),
+        "owners": list(owners.values()),
+        "people": list(members),
+        "teams": list(members.values()),
+    }
+    named = {**teams, "days": days, "timezone": timezone}
     decided = await (await connection.execute(FIGURES.encode(), named)).fetchall()
     refused = await (await connection.execute(REFUSALS.encode(), named | {"since": since})).fetchall()
     counts = {(row["of"], row["name"]): row["refusals"] for row in refused}

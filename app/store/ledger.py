@@ -51,6 +51,7 @@ class PostgresLedger:
                 await _refuse_stale(connection, claim.key, self.policy.waiting.ttl_minutes)
                 await _refuse_frozen(connection)
                 if not claim.key.undo:  # what was done may always be put back
+                    await self._refuse_in_window(connection, claim)
                     await self._refuse_too_often(connection, claim)
                 row = await _insert(connection, claim)
                 await _lease(connection, claim.resource, row["id"])
@@ -60,6 +61,15 @@ class PostgresLedger:
                 raise ResourceBusy(f"{claim.resource} is being changed by another action; one at a time") from error
             raise ResourceBusy("another process has claimed this step") from error
         return _claimed(row, fresh=True)
+
+    async def _refuse_in_window(self, connection: Connection, claim: Claim) -> None:
+        """Raises Refused: it opened between decision and first step. An option that has begun is not cut off."""
+        windows = list(self.policy.windows((claim.operation,), claim.services, claim.at))
+        if claim.services and windows and not await _begun(connection, claim.key):
+            raise Refused(
+                f"the freeze window {windows[0]} began after it was approved, and nothing of it had begun."
+                " Decide anew once it is over."
+            )
 
     async def _refuse_too_often(self, connection: Connection, claim: Claim) -> None:
         """Raises Refused."""
@@ -201,6 +211,17 @@ async def _refuse_stale(connection: Connection, key: StepKey, ttl_minutes: float
             f"it was approved {row['minutes']:.0f} minutes ago, and nothing of it had begun: that is longer than an"
             f" approval holds ({ttl_minutes:g} minutes, policy.waiting.ttl_minutes). Decide on the new plan."
         )
+
+
+async def _begun(connection: Connection, key: StepKey) -> bool:
+    """Whether a step of this plan was claimed; a refusal is no beginning."""
+    row = await (
+        await connection.execute(
+            "select from step where incident_id = %s and plan_revision = %s and attempt > 0 limit 1",
+            (key.incident_id, key.plan_revision),
+        )
+    ).fetchone()
+    return row is not None
 
 
 async def changes_within_hour(connection: Connection, services: Sequence[str], at: datetime) -> dict[str, int]:

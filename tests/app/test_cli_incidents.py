@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import get_args
 
@@ -194,6 +195,22 @@ async def test_withdraw_and_note(terminal: Terminal) -> None:
     assert (await terminal.run("note", incident, "raised the pool to 80")).stdout == "Noted by kim.\n"
     [withdrawal], [note] = [await terminal.office.audited(kind, incident) for kind in ("withdrawal", "note")]
     assert (withdrawal["via"], note["via"], note["text"]) == ("cli", "cli", "raised the pool to 80")
+
+
+async def test_who_takes_it_by_hand_gets_the_report_along(terminal: Terminal) -> None:
+    office = terminal.office
+    incident = await office.planned()
+    manual = await terminal.run("decide", incident, "manual", "--note", "known fault of the bank", typed="y\n")
+    report = re.search(r"by hand, with the report at (\S+)\.", manual.stdout)
+    assert report is not None, manual.output
+    await office.runner.advance(incident)
+    assert (await office.get(incident))["status"] == "closed"
+    async with httpx.AsyncClient() as client:
+        headers = await key_of(office, KIM) | {"Accept": "text/markdown"}
+        answer = await client.get(report[1], headers=headers)
+    assert (answer.status_code, answer.headers["Content-Type"][:13]) == (200, "text/markdown")
+    assert "known fault of the bank" in answer.text
+    assert office.dials.calls == []
 
 
 async def test_only_rest_and_cli_are_labels(terminal: Terminal) -> None:

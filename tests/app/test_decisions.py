@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.audit import verify
+from app.catalogue import Operator
 from app.db import transaction
 from app.decisions import actions_for, figures, note, refuse_stranger, shown, withdraw
 from app.desk import STRANGERS_PER_MINUTE, Conflict, NotAllowed, NotFound, UseCaseError
@@ -518,6 +520,11 @@ async def test_how_people_decide_is_counted(office: Office) -> None:
     assert rows["person", "vera"].refusals == 1
     team = rows["team", "storefront"]
     assert (team.decisions, team.per_week, team.under_10s, team.refusals) == (2, 2.0, 0.5, 1)
+    desk = replace(
+        office.desk, operators={"ann": Operator(team="sre"), "vera": Operator(team="sre"), "kim": Operator()}
+    )
+    teams = {f.name: f for f in await figures(desk, 7, "UTC") if f.of == "team"}
+    assert {name: (f.decisions, f.refusals) for name, f in teams.items()} == {"sre": (1, 1), "storefront": (1, 0)}
     tokyo = {(f.of, f.name): f for f in await figures(office.desk, 7, "Asia/Tokyo")}
     assert tokyo["person", "ann"].at_night == 0  # 08:00 there
 

@@ -229,6 +229,22 @@ async def test_an_approval_of_hours_ago_is_not_carried_out_once_the_workers_are_
     await archive.ledger.claim(claim(begun, resource="c", undo=True))
 
 
+async def test_a_freeze_window_that_opened_after_the_decision_stops_what_has_not_begun(archive: Archive) -> None:
+    late, begun = await archive.decided(), await archive.decided()
+    await archive.ledger.claim(claim(begun))
+    window = {"name": "Black Friday", "from": NOON, "services": ["shop"], "allow": ["scale"]}
+    archive.policy = Policy.model_validate({"freeze_windows": [window]})
+    await archive.ledger.claim(claim(begun, 2, "b"))
+    with pytest.raises(Refused, match="'Black Friday' began after it was approved"):
+        await archive.ledger.claim(claim(late, resource="c"))
+    await archive.ledger.refuse(claim(late, resource="c"), result("failed", made=False))
+    elsewhere, looking = replace(claim(late, 2, "c"), services=("db",)), replace(claim(late, 3, ""), services=())
+    for allowed in (replace(claim(late, 4, "d"), operation="scale"), elsewhere, looking):
+        await archive.rows("delete from lease")
+        await archive.rows("delete from step where incident_id = %s", late)
+        await archive.ledger.claim(allowed)
+
+
 async def test_an_incident_that_is_held_does_not_hold_up_the_kill_switch(archive: Archive) -> None:
     """Not through a claim either, which waits for that incident."""
     incident = await archive.decided()

@@ -210,6 +210,15 @@ async def test_more_than_sts_takes_is_refused_before_it_is_asked(aws: Account) -
     assert aws.assumed == []
 
 
+async def test_a_step_that_needs_nothing_gets_no_session_of_all_that_the_role_may(aws: Account) -> None:
+    ecs = connection(aws)
+    with pytest.raises(Refused, match="stop_ecs_task says of nothing that it needs it"):
+        async with ecs.acting("stop_ecs_task", ()):
+            pass
+    await ecs.aclose()
+    assert aws.assumed == []
+
+
 async def test_without_a_role_a_step_is_made_by_the_one_client(aws: Account) -> None:
     ecs: Connection[ECSClient] = Connection("ecs", Settings(endpoint_url=aws.url), reads=("ecs:ListTasks",))
     async with ecs.acting("stop_ecs_task", (STOP,)) as client:

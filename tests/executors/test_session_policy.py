@@ -374,12 +374,13 @@ def shown(request: dict[str, str]) -> dict[str, Any]:
 
 def test_every_operation_has_its_case() -> None:
     assert set(MODULES) == set(CASES)
+    assert set(MODULES) == {*NEIGHBOURS, "check_ecs_health"}  # which writes nothing
 
 
 # --- beyond the step ---
 
 
-NEIGHBOURS: dict[str, tuple[str, str, dict[str, str]]] = {  # operation: service, action, and what it is on
+NEIGHBOURS: dict[str, tuple[str, str, dict[str, object]]] = {  # operation: service, action, and what it is on
     "restart_ecs_task": ("ecs", "UpdateService", {"cluster": "shop", "service": "worker"}),
     "restart_all_services": ("ecs", "UpdateService", {"cluster": "shop", "service": "cart"}),
     "scale_ecs_service": ("ecs", "DeleteService", {"cluster": "shop", "service": "pay"}),
@@ -388,6 +389,24 @@ NEIGHBOURS: dict[str, tuple[str, str, dict[str, str]]] = {  # operation: service
     "reduce_traffic": ("elbv2", "ModifyRule", {"RuleArn": f"{RULE}0"}),
     "shift_traffic": ("elbv2", "DeleteRule", {"RuleArn": RULE}),
     "gradual_traffic_restore": ("elbv2", "DescribeRules", {"ListenerArn": RULE}),
+    "shift_lambda_alias": ("lambda", "UpdateAlias", {"FunctionName": "orders", "Name": "live"}),
+    "set_lambda_concurrency": ("lambda", "DeleteFunctionConcurrency", {"FunctionName": "orders"}),
+    "reboot_db_instance": ("rds", "RebootDBInstance", {"DBInstanceIdentifier": "pay-2"}),
+    "failover_db_cluster": ("rds", "RebootDBInstance", {"DBInstanceIdentifier": "pay-1"}),
+    "failover_cache": ("elasticache", "DeleteReplicationGroup", {"ReplicationGroupId": "pay"}),
+    "reboot_cache_cluster": ("elasticache", "ModifyReplicationGroup", {"ReplicationGroupId": "pay"}),
+    "refresh_instances": ("autoscaling", "StartInstanceRefresh", {"AutoScalingGroupName": "worker"}),
+    "scale_auto_scaling_group": ("autoscaling", "DeleteAutoScalingGroup", {"AutoScalingGroupName": "pay"}),
+    "run_automation": (
+        "ssm",
+        "StartAutomationExecution",
+        {"DocumentName": "AWS-DeleteSnapshot", "DocumentVersion": "1"},
+    ),
+    "revert_configuration": (
+        "appconfig",
+        "StopDeployment",
+        {"ApplicationId": "app1", "EnvironmentId": "env2", "DeploymentNumber": 5},
+    ),
 }
 
 
