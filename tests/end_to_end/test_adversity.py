@@ -49,13 +49,12 @@ def test_what_is_wrong_is_said(api: tuple[World, httpx.Client]) -> None:
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer ap_x_y"}, {"Authorization": "Basic a"}])
 def test_everything_but_health_wants_a_key(api: tuple[World, httpx.Client], headers: dict[str, str]) -> None:
     _, client = api
-    stranger = httpx.Client(base_url=client.base_url, headers=headers)
     paths = ["/incidents", "/incidents/x", "/incidents/x/report", "/tools", "/metrics", "/docs", "/openapi.json"]
-    for path in paths:
-        _problem(stranger.get(path), 401, "autopilot keys create")
-    assert stranger.get("/healthz").json() == {"status": "ok"}
-    assert stranger.get("/readyz").json() == {"status": "ok"}
-    stranger.close()
+    with httpx.Client(base_url=client.base_url, headers=headers) as stranger:
+        for path in paths:
+            _problem(stranger.get(path), 401, "autopilot keys create")
+        assert stranger.get("/healthz").json() == {"status": "ok"}
+        assert stranger.get("/readyz").json() == {"status": "ok", "frozen": False}
 
 
 @pytest.mark.parametrize("token", ["", "wrong", TOKEN[:-1], TOKEN + "x"])
