@@ -159,6 +159,7 @@ GUARDED: Mapping[Measures, int] = {"error": 0, "fault": 0, "success": 0, "latenc
 MOST_GUARDS = 8
 EACH = 2  # of one component and role
 TWICE = 2.0
+LOST = 0.3  # of what was still served well: where half fails already, it cannot become twice as much
 POINTS = 2.0  # percentage points that matter
 SLOWER_S = 0.02  # that anybody notices
 
@@ -175,12 +176,17 @@ def guards(
     found = {key(ref): ref for ref in refs if key(ref) not in covered and _guards(ref, changed, callers)}
     taken: Counter[tuple[str, Measures]] = Counter()
     chosen: list[SeriesRef] = []
-    for ref in sorted(found.values(), key=lambda r: (GUARDED[meaning_of(r).role], r.component in callers, key(r))):
+    for ref in sorted(found.values(), key=lambda r: (*_telling(r), r.component in callers, key(r))):
         same = ref.component, meaning_of(ref).role
         taken[same] += 1
         if taken[same] <= EACH:
             chosen.append(ref)
     return tuple(chosen[:MOST_GUARDS])
+
+
+def _telling(ref: SeriesRef) -> tuple[int, bool]:
+    """Shares of the requests before counts: they say what is left."""
+    return GUARDED[meaning_of(ref).role], grows_with_requests(ref)
 
 
 def _guards(ref: SeriesRef, changed: Sequence[str], callers: Sequence[str]) -> bool:
@@ -192,7 +198,7 @@ def harm(ref: SeriesRef, before: Sequence[tuple[float, float]], after: float | N
     """What got worse, in a sentence; empty: nothing did, or it was not measured.
 
     ``before``: (epoch seconds, value) until the first call. Harm is beyond all of them, at least twice as bad as
-    usual, and more than chance makes of so few events.
+    usual or takes much of what was still served well, and more than chance makes of so few events.
     """
     if after is None or not before:
         return ""
@@ -204,7 +210,8 @@ def harm(ref: SeriesRef, before: Sequence[tuple[float, float]], after: float | N
     if role == "requests":
         bad = usual > 0.0 and after < GONE * usual and after < min(values)
     elif meaning_of(ref).worse == "down":
-        bad = after < min(values) and _matters(ref, before, 100.0 - usual, 100.0 - after)
+        whole = _whole(ref) or 0.0
+        bad = after < min(values) and _matters(ref, before, whole - usual, whole - after)
     else:
         bad = after > max(values) and _matters(ref, before, usual, after)
     return f"{ref.component} {ref.metric}: {_number(usual)} -> {_number(after)}" if bad else ""
@@ -213,18 +220,24 @@ def harm(ref: SeriesRef, before: Sequence[tuple[float, float]], after: float | N
 def _matters(ref: SeriesRef, before: Sequence[tuple[float, float]], usual: float, after: float) -> bool:
     """Both as «more is worse»."""
     means = meaning_of(ref)
+    if whole := _whole(ref):
+        much = after >= TWICE * usual or whole - after <= (1.0 - LOST) * (whole - usual)
+        return much and after - usual >= POINTS / 100.0 * whole
     if after < TWICE * usual:
         return False
-    if means.percent:
-        return after - usual >= POINTS
     if means.role == "latency":
         return not means.seconds or (after - usual) * means.seconds >= SLOWER_S
     if means.role == "success":
         return False  # no percentage: how many may fail is not known
-    if "ratio" in ref.unit or "ratio" in ref.metric:
-        return after - usual >= POINTS / 100.0
     events = per_sample(ref, np.array([at for at, _ in before]))
     return (after - usual) * events > 3.0 * sqrt(max(after * events, 1.0))  # Poisson: the spread of a count is its root
+
+
+def _whole(ref: SeriesRef) -> float | None:
+    """What all requests are, in the unit of a share of them; None for anything else."""
+    if meaning_of(ref).percent:
+        return 100.0
+    return 1.0 if "ratio" in ref.unit or "ratio" in ref.metric else None
 
 
 def _number(value: float | None) -> str:

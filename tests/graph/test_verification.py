@@ -215,15 +215,25 @@ def test_guards_are_errors_and_latency_of_what_is_changed_and_its_callers() -> N
     assert guards(wanted, [], [], []) == ()
 
 
+def test_shares_of_the_requests_are_guarded_before_counts() -> None:
+    counts = [metric("web", name, "", "sum") for name in ("connection_errors", "errors_4xx", "errors_5xx")]
+    share = metric("web", "error_rate_percent", "%")
+    assert guards([*counts, share], ["shop"], ["web"], []) == (share, counts[0])
+
+
 @pytest.mark.parametrize(
     ("ref", "before", "after", "expected"),
     [
         (metric("web", "error_rate_percent", "%"), [0.5, 0.6, 0.4], 40.0, True),
         (metric("web", "error_rate_percent", "%"), [0.5, 0.6, 0.4], 2.4, False),  # less than two points
         (metric("web", "error_rate_percent", "%"), [30.0, 35.0, 33.0], 45.0, False),  # bad already: not twice
+        (metric("web", "error_rate_percent", "%"), [54.0, 57.0, 55.0], 77.0, True),  # half of those still served
+        (metric("web", "error_rate_percent", "%"), [54.0, 57.0, 55.0], 66.0, False),  # a quarter of them
         (metric("web", "error_rate_percent", "%"), [0.5, 60.0, 0.4], 40.0, False),  # seen before
         (metric("web", "availability_percent", "%"), [99.9, 99.8, 100.0], 90.0, True),
         (metric("web", "availability_percent", "%"), [99.9, 99.8, 100.0], 99.0, False),
+        (metric("web", "success_ratio", "ratio"), [0.99, 0.98, 1.0], 0.6, True),
+        (metric("web", "success_ratio", "ratio"), [0.99, 0.98, 1.0], 0.975, False),
         (metric("web", "error_ratio", "ratio"), [0.0, 0.0, 0.001], 0.3, True),
         (metric("web", "error_ratio", "ratio"), [0.0, 0.0, 0.001], 0.01, False),
         (metric("web", "latency_p95_ms", "ms"), [100.0, 110.0, 90.0], 400.0, True),
@@ -239,7 +249,7 @@ def test_guards_are_errors_and_latency_of_what_is_changed_and_its_callers() -> N
         (metric("web", "error_rate_percent", "%"), [], 40.0, False),
     ],
 )
-def test_harm_is_beyond_all_that_was_and_twice_as_bad(
+def test_harm_is_beyond_all_that_was_and_twice_as_bad_or_takes_much_of_what_was_left(
     ref: SeriesRef, before: list[float], after: float | None, expected: bool
 ) -> None:
     points = [(60.0 * n, value) for n, value in enumerate(before)]
