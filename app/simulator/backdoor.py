@@ -6,7 +6,7 @@ The product never calls it.
 from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field, model_validator
@@ -36,21 +36,30 @@ class _Target(BaseModel):
 
 
 class Hold(_Target):
-    """Hold the next such call, before or after it takes effect.
+    """Hold the next ``times`` such calls, before or after they take effect.
 
-    A call held before whose caller has gone away by the end of the hold is never made.
+    A call held before whose caller has gone away by the end of the hold is never made. One held after is one that was
+    accepted and is not answered.
     """
 
     when: Literal["before", "after"] = "before"
     seconds: Annotated[float, Field(gt=0, le=600)]
+    times: Annotated[int, Field(ge=1)] = 1
 
 
 class Fail(_Target):
     """Answer the next ``times`` such calls with this HTTP status, without effect."""
 
-    status: Annotated[int, Field(ge=400, le=599)] = 500
-    code: str = Field(default="", description="AWS error code; ServerException or ThrottlingException if empty")
+    status: Annotated[int, Field(ge=200, le=599)] = 500
+    code: str = Field(
+        default="",
+        description="AWS error code, ServerException or ThrottlingException if empty; with status 200, Slack's `error`",
+    )
+    retry_after_s: Annotated[int, Field(ge=0)] = 1
     times: Annotated[int, Field(ge=1)] = 1
+
+
+_Trouble = TypeVar("_Trouble", Hold, Fail)
 
 
 @dataclass(frozen=True)
@@ -91,21 +100,11 @@ class BackDoor:
 
     def failure(self, operation: str, path: str) -> Fail | None:
         """The failure that is due for this call, if any."""
-        for fail in self._failures:
-            if fail.hits(operation, path):
-                fail.times -= 1
-                if fail.times == 0:
-                    self._failures.remove(fail)
-                return fail
-        return None
+        return _due(self._failures, operation, path)
 
     def hold(self, operation: str, path: str) -> Hold | None:
-        """The hold that is due for this call, if any; it is used up."""
-        for hold in self._holds:
-            if hold.hits(operation, path):
-                self._holds.remove(hold)
-                return hold
-        return None
+        """The hold that is due for this call, if any."""
+        return _due(self._holds, operation, path)
 
     def router(self) -> APIRouter:
         """The HTTP side."""
@@ -160,3 +159,14 @@ class BackDoor:
                 },
                 "ticks": len(shop.ticks(0.0, now)),
             }
+
+
+def _due(troubles: list[_Trouble], operation: str, path: str) -> _Trouble | None:
+    """The first that hits this call, one time less to come."""
+    for trouble in troubles:
+        if trouble.hits(operation, path):
+            trouble.times -= 1
+            if trouble.times == 0:
+                troubles.remove(trouble)
+            return trouble
+    return None

@@ -229,7 +229,8 @@ def _purchase(kept: _Sampler, outcomes: Mapping[Outcome, float], defects: Defect
     if kept.random.random() < COUPONS:
         kept.log(serving, begun + 0.003, "info", f"Applying coupon to order {order}", COUPON_SERVICE, 88)
         if _breaks(kept, serving, defects):
-            _coupon_fails(kept, root, calling, serving, begun)
+            typed = defect(defects, serving.service, serving.version).logs
+            _coupon_fails(kept, root, calling, serving, begun, typed)
             return
     if (trouble := _strikes(kept, "cart")) is not None:
         _no_basket(kept, root, calling, serving, begun, trouble)
@@ -258,14 +259,16 @@ def _breaks(kept: _Sampler, serving: SpanRecord, defects: Defects) -> bool:
     return kept.random.random() < share
 
 
-def _coupon_fails(kept: _Sampler, root: SpanRecord, calling: SpanRecord, serving: SpanRecord, begun: float) -> None:
+def _coupon_fails(
+    kept: _Sampler, root: SpanRecord, calling: SpanRecord, serving: SpanRecord, begun: float, typed: str
+) -> None:
     serving.error_type, serving.error_message = "java.lang.NullPointerException", COUPON_IS_NULL
     _close(kept, root, calling, serving, _around(kept.random, 31.0))
     kept.log(
         serving,
         begun + 0.006,
         "error",
-        f"{COUPON_IS_NULL} at com.shop.checkout.CouponValidator.validate(CouponValidator.java:57)",
+        f"{COUPON_IS_NULL} at com.shop.checkout.CouponValidator.validate(CouponValidator.java:57){typed}",
         "com.shop.checkout.CouponValidator",
         57,
         COUPON_STACK,

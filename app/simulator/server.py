@@ -15,9 +15,19 @@ from app.simulator.backdoor import BackDoor, Fail
 from app.simulator.datadog import DatadogApi
 from app.simulator.datadog_monitors import Monitors
 from app.simulator.datadog_webhooks import Webhooks
+from app.simulator.jira import Jira
+from app.simulator.jira import failed as jira_failed
+from app.simulator.pagerduty import PagerDuty
+from app.simulator.pagerduty import failed as pagerduty_failed
 from app.simulator.shop import Shop
+from app.simulator.slack import SlackApi
+from app.simulator.slack import failed as slack_failed
+from app.simulator.slack_page import SlackPages
+from app.simulator.slack_workspace import Workspace
+from app.simulator.webhook_sink import WebhookSink
 
 RATE_LIMIT_RESET_S = 1
+FAILURES = {"/slack/": slack_failed, "/jira/": jira_failed, "/pagerduty/": pagerduty_failed}
 
 
 def create_app(shop: Shop) -> FastAPI:
@@ -37,6 +47,9 @@ def create_app(shop: Shop) -> FastAPI:
     app.include_router(AwsApi(shop, back_door).router())
     app.include_router(DatadogApi(shop, monitors, webhooks).router())
     app.include_router(back_door.router())
+    workspace = Workspace(shop.clock)
+    for part in (SlackApi(workspace), SlackPages(workspace), Jira(shop.clock), PagerDuty(shop.clock), WebhookSink()):
+        app.include_router(part.router())
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _malformed)
 
@@ -55,7 +68,7 @@ class Trouble:
         path = str(scope.get("path", ""))
         fail = self._back_door.failure("", path)
         if fail is not None:
-            await _failed(fail)(scope, receive, send)
+            await _failed(fail, path)(scope, receive, send)
             return
         hold = self._back_door.hold("", path)
         if hold is not None and hold.when == "before":
@@ -69,7 +82,15 @@ class Trouble:
         await self._app(scope, receive, send_late)
 
 
-def _failed(fail: Fail) -> Response:
+def _failed(fail: Fail, path: str) -> Response:
+    """In the words of whom the path belongs to."""
+    for prefix, failed in FAILURES.items():
+        if path.startswith(prefix):
+            return failed(fail)
+    return _datadog_failed(fail)
+
+
+def _datadog_failed(fail: Fail) -> Response:
     headers = {}
     if fail.status == 429:
         headers = {
