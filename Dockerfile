@@ -7,9 +7,11 @@ COPY graph graph
 COPY collectors collectors
 COPY executors executors
 COPY migrations migrations
-RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --constraint constraints.txt '.[console]'
+RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --constraint constraints.txt '.[console,embeddings]'
 
 FROM python:3.13-slim
+# A font with Hangul: without one, pictures in Slack and Jira are labelled in English.
+RUN apt-get update && apt-get install --yes --no-install-recommends fonts-nanum && rm -rf /var/lib/apt/lists/*
 RUN useradd --create-home --uid 10001 autopilot
 COPY --from=build /venv /venv
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1

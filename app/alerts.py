@@ -7,12 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
+from pydantic import JsonValue
+
 from app import admission
 from app.db import Connection, Row, all_at_once, pipelined_transaction, transaction
 from app.desk import ANSWER_WITHIN_S, Conflict, Desk, NotFound, Unusable, require
 from app.intake.base import Directory, Headers, Incoming, Parsed, Sender, UnreadablePayload
 from app.intake.correlate import Topology, resource_pairs
-from app.intake.triage import UNDECIDED, Became, Board, Case, Cycle, Placement, new_incident_id
+from app.intake.triage import RECOVERED, UNDECIDED, Became, Board, Case, Cycle, Placement, new_incident_id
 from app.queue import enqueue_advance_all, enqueue_sender_job, enqueue_slack_decision
 from app.security import Caller
 from app.store import alerts, incidents
@@ -337,9 +339,12 @@ async def split(desk: Desk, incident_id: str, alert_ids: Sequence[UUID], caller:
         said = f"Split off incident {incident_id} by {caller.name}: {alert.title}"
         await incidents.add_event(connection, case.id, "opened", now, "opened", said, data={"url": alert.url})
         await _move(desk, connection, moving, incident_id, case.id, f"split off by {caller.name}")
+        if over:
+            said = "Its alerts had recovered before it was split off: nothing is left to investigate"
+            await _say_recovered(desk, connection, case.id, said)
         pairs = [(m.fingerprint, s.fingerprint) for m in moving for s in staying]
         await alerts.insert_split_pairs(connection, pairs, caller.name)
-        await _close_if_over(connection, incident_id, staying)
+        await _close_if_over(desk, connection, incident_id, staying)
         await admission.admit(connection, desk.queue, desk.clock, desk.budget)
     return case.id
 
@@ -367,19 +372,27 @@ async def move(desk: Desk, incident_id: str, alert_ids: Sequence[UUID], target: 
         await alerts.forget_split_pairs(connection, [(m.fingerprint, t.fingerprint) for m in moving for t in there])
         pairs = [(m.fingerprint, s.fingerprint) for m in moving for s in staying]
         await alerts.insert_split_pairs(connection, pairs, caller.name)
-        await _close_if_over(connection, incident_id, staying)
+        await _close_if_over(desk, connection, incident_id, staying)
         if not staying and not cases[incident_id].closed:
-            await incidents.set_status(
-                connection, incident_id, "closed", reason=f"all its alerts were moved to {target}"
-            )
+            reason = f"all its alerts were moved to {target}"
+            await incidents.set_status(connection, incident_id, "closed", reason=reason)
+            told: dict[str, JsonValue] = {"status": "closed", "incident_id": target}
+            key, now = f"status:closed:{uuid4()}", desk.clock.now()
+            await incidents.add_event(connection, incident_id, key, now, "status", f"closed: {reason}", data=told)
 
 
-async def _close_if_over(connection: Connection, incident_id: str, staying: Sequence[Cycle]) -> None:
+async def _close_if_over(desk: Desk, connection: Connection, incident_id: str, staying: Sequence[Cycle]) -> None:
     """What is left of an incident may have recovered before."""
     (case,) = await alerts.cases(connection, [incident_id])
     undecided = not case.closed and not case.alone and case.status in UNDECIDED
     if staying and undecided and not any(c.state == "firing" for c in staying):
         await alerts.close_recovered(connection, [incident_id])
+        await _say_recovered(desk, connection, incident_id, RECOVERED)
+
+
+async def _say_recovered(desk: Desk, connection: Connection, incident_id: str, said: str) -> None:
+    key, now = f"recovered:{uuid4()}", desk.clock.now()
+    await incidents.add_event(connection, incident_id, key, now, "recovered", said, data={"status": "closed"})
 
 
 async def _divide(

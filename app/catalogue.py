@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.intake.correlate import Correlation
 from collectors.base import Declared, McpServer
-from graph.catalogue import Catalogue, Service
+from graph.catalogue import Catalogue, Service, Team
 from graph.masking import MaskPattern
 from graph.policy import Policy
 from graph.state import Role, Severity
@@ -76,6 +76,9 @@ class AutopilotYaml(BaseModel):
 
     environment: str = "production"
     services: dict[str, Service] = Field(default_factory=dict)
+    teams: dict[str, Team] = Field(
+        default_factory=dict, description="Who owns services and is told of their incidents, by name"
+    )
     policy: Policy = Policy()
     operators: dict[str, Operator] = Field(
         default_factory=dict, description="People by name; an API key of that name is the same person"
@@ -96,7 +99,7 @@ class AutopilotYaml(BaseModel):
 
     def catalogue(self) -> Catalogue:
         """The services."""
-        return Catalogue(environment=self.environment, services=self.services)
+        return Catalogue(environment=self.environment, services=self.services, teams=self.teams)
 
 
 def load(path: Path | None) -> AutopilotYaml:
@@ -110,6 +113,8 @@ def load(path: Path | None) -> AutopilotYaml:
     except ValidationError as error:
         raise CatalogueError("\n".join(_sentences(path, tree, error))) from None
     _check_services(path, tree, parsed)
+    _check_teams(path, tree, parsed)
+    _check_escalation(path, tree, parsed)
     _check_slack_ids(path, tree, parsed)
     return parsed
 
@@ -198,6 +203,38 @@ def _named_services(parsed: AutopilotYaml) -> Iterator[tuple[Place, str]]:
     yield from _each(("policy", "protected_services"), parsed.policy.protected_services)
     for index, window in enumerate(parsed.policy.freeze_windows):
         yield from _each(("policy", "freeze_windows", index, "services"), window.services)
+
+
+def _check_teams(path: Path, tree: yaml.Node | None, parsed: AutopilotYaml) -> None:
+    """A team that is misspelt would never hear of anything."""
+    for place, team in _named_teams(parsed):
+        if team not in parsed.teams:
+            raise CatalogueError(
+                f"{path}:{_line(tree, place)}: {'.'.join(map(str, place))}: {team!r} is not one of teams:"
+                f" ({', '.join(sorted(parsed.teams)) or 'there are none'}). Add it there, or correct its spelling."
+            )
+
+
+def _named_teams(parsed: AutopilotYaml) -> Iterator[tuple[Place, str]]:
+    """Owners are free words where no teams are declared."""
+    owners = ((("services", name, "owner"), service.owner) for name, service in parsed.services.items())
+    nexts = ((("teams", name, "next"), team.next) for name, team in parsed.teams.items())
+    default = (("policy", "messages", "default_team"), parsed.policy.messages.default_team)
+    yield from ((place, team) for place, team in (*(owners if parsed.teams else ()), *nexts, default) if team)
+
+
+def _check_escalation(path: Path, tree: yaml.Node | None, parsed: AutopilotYaml) -> None:
+    """A line of teams has an end: whoever was told and did not decide is not told for ever."""
+    for first in parsed.teams:
+        line = [first]
+        while (following := parsed.teams[line[-1]].next) and following not in line:
+            line.append(following)
+        if following:
+            place: Place = ("teams", line[-1], "next")
+            raise CatalogueError(
+                f"{path}:{_line(tree, place)}: {'.'.join(map(str, place))}: the line {' -> '.join([*line, following])}"
+                " goes round in a circle. Leave out `next` at the team that is told last."
+            )
 
 
 def _each(place: Place, values: tuple[str, ...]) -> Iterator[tuple[Place, str]]:

@@ -10,6 +10,8 @@ from uuid import UUID
 import typer
 
 from app.cli_incidents import commands as incident_commands
+from app.cli_knowledge import commands as knowledge_commands
+from app.terminal import say, stop
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -32,6 +34,7 @@ connect = typer.Typer(help="Connect a sender of alerts, and wait until its first
 eval_ = typer.Typer(help="Rank recorded incidents as production does, and write or compare.", no_args_is_help=True)
 audit = typer.Typer(help="The audit log: check it, write it out.", no_args_is_help=True)
 app.add_typer(incident_commands)
+app.add_typer(knowledge_commands)
 app.add_typer(audit, name="audit")
 app.add_typer(connect, name="connect")
 app.add_typer(keys, name="keys")
@@ -171,8 +174,8 @@ def replay(
     with running_database(settings) as url:
         migrate(url)
         if alert_id:
-            _say(f"incident {asyncio.run(replay.replay_alert(settings, url, alert_id))}")
-        elif not asyncio.run(replay.replay_dead_letters(settings, url, moment, _say)):
+            say(f"incident {asyncio.run(replay.replay_alert(settings, url, alert_id))}")
+        elif not asyncio.run(replay.replay_dead_letters(settings, url, moment, say)):
             raise typer.Exit(1)
 
 
@@ -215,7 +218,7 @@ def connect_datadog(
     from app.intake.datadog import Settings
     from collectors.datadog import Settings as Account
 
-    _connect(url, wait, lambda base: DatadogConnector(Settings(), Account(), base, name, _say))
+    _connect(url, wait, lambda base: DatadogConnector(Settings(), Account(), base, name, say))
 
 
 @connect.command("cloudwatch")
@@ -231,7 +234,7 @@ def connect_cloudwatch(
     from app.intake.eventbridge import Settings as EventBridge
 
     keys_set = bool(EventBridge().api_keys)
-    _connect(url, wait, lambda base: CloudwatchConnector(Settings(), keys_set, base, topic, endpoint_url or None, _say))
+    _connect(url, wait, lambda base: CloudwatchConnector(Settings(), keys_set, base, topic, endpoint_url or None, say))
 
 
 @connect.command("slack")
@@ -240,7 +243,7 @@ def connect_slack(url: PublicUrl = "", wait: Wait = 300) -> None:
     from app.connect_slack import SlackConnector
     from app.intake.slack import Settings
 
-    _connect(url, wait, lambda base: SlackConnector(Settings(), base, _say))
+    _connect(url, wait, lambda base: SlackConnector(Settings(), base, say))
 
 
 @app.command("sign-in")
@@ -296,10 +299,10 @@ def freeze(
         return store.said(row) if row else "Nothing is frozen."
 
     if status:
-        _say(_in_database(look))
+        say(_in_database(look))
         return
     row = _with_kill_switch(lambda pool, clock, caller: freezing.pull(pool, clock, caller, reason))
-    _say(store.said(row))
+    say(store.said(row))
 
 
 @app.command()
@@ -308,7 +311,7 @@ def thaw() -> None:
     from app import freezing
 
     row = _with_kill_switch(freezing.lift)
-    _say(f"The freeze of {row['pulled_at']:%Y-%m-%d %H:%M:%S} UTC by {row['pulled_by']} is lifted.")
+    say(f"The freeze of {row['pulled_at']:%Y-%m-%d %H:%M:%S} UTC by {row['pulled_by']} is lifted.")
 
 
 @audit.command("verify")
@@ -328,7 +331,7 @@ def verify_audit(
         raise typer.BadParameter(str(error), param_hint="--head") from None
     report = _in_database(lambda connection: audit.verify(connection, kept))
     for line in report.lines():
-        _say(line)
+        say(line)
     if report.findings:
         raise typer.Exit(1)
 
@@ -392,7 +395,7 @@ def eval_petshop(
             missing: list[str] = []
             done = evaluation.counted(petshop.outcomes(issues, missing), count, tell)
         evaluation.write(out, done)
-    _say("; ".join([f"petshop: {evaluation.summary(done)}", *missing]) + f" -> {out}")
+    say("; ".join([f"petshop: {evaluation.summary(done)}", *missing]) + f" -> {out}")
     raise typer.Exit(int(bool(missing) or any(one.complaint for one in done)))
 
 
@@ -418,7 +421,7 @@ def eval_nezha(
             processes = min(jobs or os.cpu_count() or 1, len(cases))
             done = evaluation.counted(nezha.outcomes(root, cases, minute, processes), count, tell)
         evaluation.write(out, done)
-    _say(f"nezha, minute {minute}: {evaluation.summary(done)} -> {out}")
+    say(f"nezha, minute {minute}: {evaluation.summary(done)} -> {out}")
     raise typer.Exit(int(any(one.complaint for one in done)))
 
 
@@ -468,7 +471,7 @@ def eval_scenarios(
         ended = scenario_runs.evaluate(found, way, sheet)
     for part in scenario_report.parts(sheet, asked=endpoint is not None):
         _page(150).print(part)
-    _say(f"scenarios: {scenario_report.summary(sheet)}" + (f" -> {out}" if out else ""))
+    say(f"scenarios: {scenario_report.summary(sheet)}" + (f" -> {out}" if out else ""))
     raise typer.Exit(0 if ended else 130)
 
 
@@ -503,8 +506,10 @@ def sign_in_command(public_url: str, port: int) -> str:
     """The command whose link reaches a server on this port; a public URL that is not this machine's is believed."""
     from urllib.parse import urlsplit
 
+    from app.settings import LOOPBACK
+
     there = urlsplit(public_url)
-    if there.hostname not in ("127.0.0.1", "localhost", "::1") or port in (0, there.port):
+    if there.hostname not in LOOPBACK or port in (0, there.port):
         return "autopilot sign-in"
     host = f"[{there.hostname}]" if ":" in there.hostname else there.hostname
     return f"autopilot sign-in --url {there.scheme}://{host}:{port}"
@@ -531,12 +536,7 @@ def _connect(url: str, wait_s: float, create: "Callable[[str], Connector]") -> N
     connector = create(base)
     if doubt := doubts(base):
         typer.echo(doubt, err=True)
-    connect(settings, connector, wait_s, _say)
-
-
-def _say(text: str, *, err: bool = False) -> None:
-    """Print what may hold words of strangers: nothing in it moves the cursor."""
-    typer.echo("".join(c if c.isprintable() or c == "\n" else " " for c in text), err=err)
+    connect(settings, connector, wait_s, say)
 
 
 def _listed(text: str) -> tuple[str, ...]:
@@ -562,8 +562,7 @@ def _bad_input() -> Iterator[None]:
     try:
         yield
     except (BundleError, EvaluationError, NezhaError, PetshopError) as error:
-        _say(f"autopilot: {error}", err=True)
-        raise typer.Exit(2) from None
+        stop(str(error), 2)
 
 
 def _check(settings: "Settings") -> None:
@@ -575,8 +574,10 @@ def _check(settings: "Settings") -> None:
     from app.wiring import (
         create_analyst,
         create_collectors,
+        create_embedder,
         create_executors,
         create_masker,
+        create_notifiers,
         create_senders,
         operations_by_name,
     )
@@ -585,7 +586,10 @@ def _check(settings: "Settings") -> None:
     create_collectors(settings.collectors, file.declared(), clock)
     operations_by_name(create_executors(settings.executors, file.catalogue(), clock))
     create_senders(file, clock)
-    _, close = create_analyst(create_masker(settings, file, b"any"), settings)
+    create_notifiers(settings.notifiers, file, clock)
+    masker = create_masker(settings, file, b"any")
+    create_embedder(settings, masker)
+    _, close = create_analyst(masker, settings)
     asyncio.run(close())
 
 

@@ -6,8 +6,10 @@ import yaml
 
 from app.connect import Say, Watch, webhook_url
 from app.intake.slack import NAME, Settings
+from app.notifiers._slack_api import SCOPES as TELLING
+from app.notifiers._slack_api import Settings as NotifierSettings
 
-SCOPES = ("channels:history", "groups:history", "app_mentions:read", "commands", "chat:write")
+SCOPES = (*TELLING, "app_mentions:read", "commands")
 EVENTS = ("message.channels", "message.groups", "app_mention")
 NOTHING_CAME = (
     "Nothing came from Slack. Check that {url} is open to Slack by https; that AUTOPILOT_SLACK_SIGNING_SECRETS is the"
@@ -67,10 +69,14 @@ class SlackConnector:
             f"{text}\n"
             "   or open this, which holds the same:\n\n"
             f"https://api.slack.com/apps?new_app=1&manifest_yaml={quote(text, safe='')}\n\n"
-            "2. Put these into .env, from the app's «Basic Information», and start `autopilot serve` again:\n\n"
+            "2. Put these into .env, from the app's «Basic Information» and, once it is installed (4.), «OAuth &"
+            " Permissions», and start `autopilot serve` again:\n\n"
             + "".join(f"{variable}=<{meaning}>{set_}\n" for variable, meaning, set_ in self._variables())
             + "\n3. Event Subscriptions > Request URL > Retry, until it says «Verified».\n"
-            "4. Install App > Install to Workspace; then /invite @autopilot in every channel where alerts are posted."
+            "4. Install App > Install to Workspace; then /invite @autopilot in every channel where alerts are posted,"
+            " and in each that is the slack_channel of a team in autopilot.yaml.\n"
+            "5. AUTOPILOT_NOTIFIERS=slack has incidents told there, with buttons for those whose member ids, U…, are"
+            " `slack:` of a person under `operators:` in autopilot.yaml; `autopilot doctor` looks whether it can."
         )
 
     async def wait(self, watch: Watch) -> None:
@@ -82,6 +88,7 @@ class SlackConnector:
         rows = (
             ("SIGNING_SECRETS", "Signing Secret", self.settings.signing_secrets),
             ("APP_ID", "App ID, A…", self.settings.app_id),
+            ("BOT_TOKEN", "Bot User OAuth Token, xoxb-…", NotifierSettings().bot_token),
             (
                 "RESPONDERS",
                 "member ids, U…, of who may use /rca, with commas between them; * is everyone",

@@ -15,7 +15,7 @@ from app.desk import ANSWER_WITHIN_S, Conflict, Desk, NotAllowed, NotFound, Reas
 from app.drift import check_targets
 from app.queue import enqueue_advance
 from app.security import Caller
-from app.store import audit, incidents
+from app.store import audit, incidents, knowledge
 from app.store import decisions as store
 from graph.state import ActionOption, Approval, Choice, Decision, Door, Needs
 
@@ -187,40 +187,59 @@ class Withdrawn(Model):
     at: datetime
 
 
-async def withdraw(desk: Desk, incident_id: str, caller: Caller, via: Door = "rest") -> Withdrawn:
+async def withdraw(
+    desk: Desk,
+    incident_id: str,
+    caller: Caller,
+    via: Door = "rest",
+    plan_revision: str | None = None,
+    request: str = "",
+) -> Withdrawn:
     """Take back a decision of which no step has begun, or a yes that waits for another person's.
 
-    By whoever gave it, or an admin. A withdrawn decision runs nothing; a new plan is made.
+    By whoever gave it, or an admin. A withdrawn decision runs nothing; a new plan is made. ``plan_revision``: it must
+    be about this plan; None: about whichever is the newest. ``request``: what asks for it, where it may ask again; it
+    takes back nothing more then.
     Raises NotFound, NotAllowed, Conflict; each is recorded.
     """
     try:
         require(caller, "responder", "withdraw")
         async with transaction(desk.pool, within_s=ANSWER_WITHIN_S) as connection:
-            return await _withdraw(desk, connection, incident_id, caller, via)
+            taken, revision = await _withdraw(desk, connection, incident_id, caller, via, request)
+            if plan_revision not in (None, revision):  # rolls back
+                raise Conflict("The plan is another one by now: look at what was decided since.", "stale_plan")
+            return taken
     except UseCaseError as error:
         await _record_refusal(desk, incident_id, caller.name, via, error, {"choice": "withdraw"})
         raise
 
 
-async def _withdraw(desk: Desk, connection: Connection, incident_id: str, caller: Caller, via: Door) -> Withdrawn:
-    """A claim locks incident and decision in an order of its own; we are in nobody's way with the former."""
+async def _withdraw(
+    desk: Desk, connection: Connection, incident_id: str, caller: Caller, via: Door, request: str
+) -> tuple[Withdrawn, str]:
+    """And the plan it was about. A claim locks incident and decision in an order of its own; we are in nobody's way
+    with the former.
+    """
     row = await incidents.lock(connection, incident_id, against_claims=False)
     if row is None:
         raise NotFound(incident_id)
+    now = desk.clock.now()
+    key = f"withdrawal:{request or f'{caller.name}:{now.isoformat()}'}"
+    if before := await store.withdrawal(connection, incident_id, key):
+        return Withdrawn.model_validate(before), before["plan_revision"]
     if waiting := await store.approvals(connection, incident_id, row["plan_revision"]):
         revision, what = row["plan_revision"], "approval"
         choice = await _take_back(connection, row, waiting, caller)
     else:
         what = "decision"
         revision, choice = await _withdraw_decision(connection, incident_id, caller)
-    taken = Withdrawn.model_validate({"what": what, "choice": choice, "by": caller.name, "at": desk.clock.now()})
+    taken = Withdrawn.model_validate({"what": what, "choice": choice, "by": caller.name, "at": now})
     said = f"{caller.name} withdrew the {what} of {choice}"
-    key = f"withdrawal:{caller.name}:{taken.at.isoformat()}"
     body: dict[str, JsonValue] = {"what": what, "plan_revision": revision, "choice": choice, "via": via}
     told = body | {"by": caller.name}
     await incidents.add_event(connection, incident_id, key, taken.at, "withdrawal", said, data=told)
     await audit.append(connection, "withdrawal", caller.name, taken.at, body, incident_id)
-    return taken
+    return taken, revision
 
 
 async def _take_back(connection: Connection, row: Row, waiting: Sequence[Row], caller: Caller) -> Choice:
@@ -278,6 +297,7 @@ async def note(desk: Desk, incident_id: str, caller: Caller, text: str, via: Doo
         await incidents.add_event(
             connection, incident_id, f"note:{caller.name}:{now.isoformat()}", now, "note", said, data=dict(data)
         )
+        await knowledge.learn_again(connection, incident_id)
         await audit.append(connection, "note", caller.name, now, {"text": text, "via": via}, incident_id)
     return now
 

@@ -35,6 +35,8 @@ from app.embedded_postgres import EmbeddedPostgres
 from app.report import Report
 from app.report_texts import TEXTS, Texts, author, claims_verified, confidence, used
 from app.security import issue
+from app.simulator.notified import send_clicks_to
+from app.simulator.notified import settings as notifiers
 from app.simulator.scenarios import SCENARIOS
 from collectors.replay import load_bundle
 from graph.state import RootCause
@@ -62,6 +64,7 @@ class Demo:
         self.out = Console(highlight=False)
         self.token = secrets.token_urlsafe(24)
         self.url = f"http://127.0.0.1:{self.port}"
+        self.shop_url = ""  # of a recorded bundle there is no shop
         self.last_reading = ""  # a verification that says the same as before is not repeated
 
     def run(self) -> int:
@@ -98,6 +101,8 @@ class Demo:
         self.out.print(
             f"Live in the browser: [link]{self.url}/sign-in?token={link}&then={where}[/link]", soft_wrap=True
         )
+        if self.shop_url:
+            self.out.print(f"As its Slack shows it: [link]{self.shop_url}/_shop/slack[/link]", soft_wrap=True)
         incident = self._send_alert(client)
         code = self._story(client, incident)
         if not self.choice and self.out.is_terminal:
@@ -126,13 +131,16 @@ class Demo:
         line = process.stdout.readline()
         if not line:
             raise DemoError(f"the shop did not start:\n{_tail(folder / 'shop.log')}")
-        url = json.loads(line)["url"]
+        self.shop_url = url = json.loads(line)["url"]
         self.clock = clock
+        send_clicks_to(self.url, url)
         return {
             "AUTOPILOT_CLOCK": str(clock),
             "AUTOPILOT_CONFIG": str(Path(__file__).parent / "simulator" / "autopilot.yaml"),
             "AUTOPILOT_COLLECTORS": "datadog,aws",
             "AUTOPILOT_EXECUTORS": "ecs,traffic,rds,elasticache,appconfig",
+            "AUTOPILOT_NOTIFIERS": "slack,jira,pagerduty",
+            **notifiers(url),
             "DATADOG_BASE_URL": url,
             "DATADOG_API_KEY": "demo",
             "DATADOG_APP_KEY": "demo",

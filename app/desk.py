@@ -12,6 +12,7 @@ from app.admission import Budget
 from app.catalogue import Operator
 from app.db import Connection, Pool
 from app.intake.correlate import Correlation, Topology
+from app.knowledge.embedding import Embedder
 from app.security import Caller
 from app.settings import Settings
 from app.store.alerts import observed_edges
@@ -70,6 +71,7 @@ class Desk:
     correlation: Correlation = field(default_factory=Correlation)
     topology: KnownTopology = field(default_factory=KnownTopology)
     strangers: Strangers = field(default_factory=Strangers)
+    embedder: Embedder | None = None  # None: cases are searched by signature and words
     intake_pool: Pool | None = None  # of one connection, whose statements are prepared; None: the pool of all
 
     @property

@@ -2,11 +2,12 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
 
 import psycopg
 from pydantic import ValidationError
@@ -15,14 +16,24 @@ from rich.markup import escape
 from rich.table import Table
 
 from app.catalogue import AutopilotYaml, CatalogueError, load
-from app.clock import parse_clock
-from app.db import running_database
+from app.clock import Clock, parse_clock
+from app.db import Connection, in_one_transaction, running_database
 from app.embedded_postgres import EmbeddedPostgresError
 from app.environment import mistakes
-from app.settings import Settings
-from app.wiring import WiringError, create_collectors, create_executors
+from app.knowledge.embedding import EmbeddingFailed
+from app.settings import LOOPBACK, Settings
+from app.store import vectors
+from app.wiring import (
+    WiringError,
+    create_collectors,
+    create_embedder,
+    create_executors,
+    create_masker,
+    create_notifiers,
+)
 from collectors.base import Check
 from executors.base import Check as ExecutorCheck
+from graph.catalogue import Team
 
 if TYPE_CHECKING:
     from graph.llms.openai_settings import Settings as ModelSettings
@@ -56,6 +67,9 @@ async def examine(settings: Settings) -> list[Finding]:
         _bounded("model", _model(datetime.now(UTC).date())),
         *(_of(f"collector {n}", partial(create_collectors, (n,), declared, clock)) for n in settings.collectors),
         *(_of(f"executor {n}", partial(create_executors, (n,), resources, clock)) for n in settings.executors),
+        *(_bounded(f"notifier {name}", _notifier(name, file, clock)) for name in settings.notifiers),
+        _bounded("messages", _messages(settings, file)),
+        _bounded("embedder", _embedder(settings, file)),
     )
     return [Finding("catalogue", catalogue), *(finding for group in found for finding in group)]
 
@@ -102,6 +116,80 @@ async def _of(name: str, create: Callable[[], Sequence[_Examined]]) -> list[Find
     return await _bounded(name, checks())
 
 
+async def _notifier(name: str, file: AutopilotYaml, clock: Clock) -> list[Check]:
+    """What stands against it."""
+    notifier = create_notifiers((name,), file, clock)[name]
+    try:
+        found = await notifier.check()
+    finally:
+        await notifier.aclose()
+    problems = [*(_slack_lacks(file) if name == "slack" else ()), *(found or ())]
+    if problems:
+        return [Check(name="ready", status="failed", detail=problem) for problem in problems]
+    if found is None:
+        detail = "its settings are there; whether they are right cannot be tried without telling somebody"
+        return [Check(name="ready", status="skipped", detail=detail, mend="The first incident will show it.")]
+    return [Check(name="ready", status="ok", detail="nothing stands against it; nobody was told anything")]
+
+
+def _slack_lacks(file: AutopilotYaml) -> Iterator[str]:
+    """What Slack itself does not know: whether messages have somewhere to go, and buttons somebody who may press."""
+    from app.intake.slack import Settings as SenderSettings
+
+    if not file.policy.messages.default_channel and not any(team.slack_channel for team in file.teams.values()):
+        yield "no team has slack_channel and policy.messages has no default_channel (autopilot.yaml): nobody is told"
+    if not SenderSettings().signing_secrets:
+        yield "AUTOPILOT_SLACK_SIGNING_SECRETS is not set: no button works; it is under «Basic Information» of the app"
+    if not any(operator.slack for operator in file.operators.values()):
+        yield "nobody of operators: (autopilot.yaml) has a Slack id (slack: [U…]): whoever presses a button is refused"
+
+
+async def _messages(settings: Settings, file: AutopilotYaml) -> list[Check]:
+    """Whether every team hears of its incidents, and can open what it is shown."""
+    if not settings.notifiers:
+        mend = "Set it to slack, jira, pagerduty or webhook; teams: of autopilot.yaml says where each team is told."
+        detail = "AUTOPILOT_NOTIFIERS is not set: nobody is told of incidents"
+        return [Check(name="notifiers", status="skipped", detail=detail, mend=mend)]
+    return [_reached(settings.notifiers, file), _links(settings)]
+
+
+def _reached(notifiers: Sequence[str], file: AutopilotYaml) -> Check:
+    messages = file.policy.messages
+
+    def hears(team: Team) -> bool:
+        ways = {"slack": team.slack_channel or messages.default_channel, "jira": team.jira, "pagerduty": team.pagerduty}
+        return any(ways.get(name, True) for name in notifiers)  # any other is told of all teams
+
+    if deaf := [name for name, team in file.teams.items() if not hears(team)]:
+        mend = "Say in autopilot.yaml where they are told (slack_channel, jira, pagerduty), or set default_channel."
+        return Check(name="teams", status="failed", detail=f"nothing reaches {', '.join(deaf)}", mend=mend)
+    return Check(name="teams", status="ok", detail=f"{len(file.teams)} teams, each of them reached")
+
+
+def _links(settings: Settings) -> Check:
+    detail = f"messages link to {settings.public_url}"
+    if urlsplit(settings.public_url).hostname not in LOOPBACK:
+        return Check(name="links", status="ok", detail=detail)
+    mend = "Set AUTOPILOT_PUBLIC_URL to where people reach this service."
+    return Check(name="links", status="failed", detail=f"{detail}, which is each reader's own machine", mend=mend)
+
+
+async def _embedder(settings: Settings, file: AutopilotYaml) -> list[Check]:
+    """One word is made a vector of; whether Postgres can keep it stands with the database."""
+    embedder = create_embedder(settings, create_masker(settings, file, b"any"))
+    if embedder is None:
+        detail = "AUTOPILOT_EMBEDDER is not set: signature and words find past incidents"
+        return [Check(name="vectors", status="skipped", detail=detail)]
+    try:
+        await embedder.embed(["incident"])
+    except EmbeddingFailed as error:
+        mend = "Until it answers, signature and words find past incidents."
+        return [Check(name=embedder.name, status="failed", detail=str(error), mend=mend)]
+    finally:
+        await embedder.aclose()
+    return [Check(name=embedder.name, status="ok", detail="makes vectors")]
+
+
 async def _bounded(of: str, examining: Awaitable[Sequence[Check | ExecutorCheck]]) -> list[Finding]:
     """Whatever happens in it costs the other findings nothing. An error that nobody expected may hold a secret."""
     try:
@@ -122,17 +210,31 @@ async def _bounded(of: str, examining: Awaitable[Sequence[Check | ExecutorCheck]
 
 async def _database(settings: Settings) -> list[Check]:
     try:
-        version = await asyncio.to_thread(_server_version, settings)
+        version, lacks = await asyncio.to_thread(_looked_into, settings)
     except (psycopg.OperationalError, EmbeddedPostgresError) as error:
         said = " ".join(str(error).split())
         return [Check(name="reachable", status="failed", detail=said, mend="Check DATABASE_URL and the server.")]
     where = "DATABASE_URL" if settings.database_url else f"embedded, in {settings.data_dir / 'pg'}"
-    return [Check(name="reachable", status="ok", detail=f"Postgres {version} ({where})")]
+    reached = Check(name="reachable", status="ok", detail=f"Postgres {version} ({where})")
+    return [reached, *([Check(name="pgvector", status="failed", detail=lacks)] if lacks else [])]
 
 
-def _server_version(settings: Settings) -> str:
-    with running_database(settings) as url, psycopg.connect(url, connect_timeout=5) as connection:
-        return connection.info.parameter_status("server_version") or "of unknown version"
+def _looked_into(settings: Settings) -> tuple[str, str]:
+    """Its version, and why it cannot keep vectors where it should; empty: it can, or need not."""
+    with running_database(settings) as url:
+        with psycopg.connect(url, connect_timeout=5) as connection:
+            version = connection.info.parameter_status("server_version") or "of unknown version"
+        return version, in_one_transaction(url, _lacks_vectors) if settings.embedder else ""
+
+
+async def _lacks_vectors(connection: Connection) -> str:
+    """Tried, and undone."""
+    try:
+        async with connection.transaction(force_rollback=True):
+            await vectors.create_extension(connection)
+    except vectors.NoVectors as error:
+        return str(error)
+    return ""
 
 
 async def _model(today: date) -> list[Check]:

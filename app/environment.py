@@ -28,7 +28,12 @@ def all_settings() -> list[tuple[str, type[BaseSettings]]]:
         ("The model; without a key the rules engine answers", OpenAISettings),
         ("OpenTelemetry: where calls of the model are told to", TelemetrySettings),
     ]
-    for package, title in (("app.intake", "Sender"), ("collectors", "Collector"), ("executors", "Executor")):
+    for package, title in (
+        ("app.intake", "Sender"),
+        ("collectors", "Collector"),
+        ("executors", "Executor"),
+        ("app.notifiers", "Notifier"),
+    ):
         for name in plug_ins(package):
             found = getattr(import_module(f"{package}.{name}"), "Settings", None)
             if found:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from app.terminal import printable
 from collectors.base import Scope, Telemetry
 from collectors.replay import Bundle, ReplayCollector
 from graph.ranking import rank
@@ -107,11 +108,6 @@ def progress(title: str, total: int | None = None) -> Iterator[tuple[Callable[[]
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(title, total=total)
         yield lambda: bar.advance(task), lambda text: console.print(Text(printable(text)), soft_wrap=True)
-
-
-def printable(text: str) -> str:
-    """Words of strangers, with nothing in them that moves the cursor."""
-    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
 
 
 def counted(outcomes: Iterable[Outcome], count: Callable[[], None], tell: Tell) -> list[Outcome]:

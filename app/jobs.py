@@ -14,7 +14,7 @@ from uuid import UUID
 import procrastinate
 from procrastinate import JobContext
 from procrastinate.exceptions import ConnectorException
-from procrastinate.jobs import Job
+from procrastinate.jobs import DEFAULT_QUEUE, Job
 from psycopg import InterfaceError, OperationalError
 from psycopg_pool import PoolTimeout
 
@@ -23,11 +23,27 @@ from app.admission import admit
 from app.alerts import Delivery, accept, bury
 from app.db import transaction
 from app.intake.base import Parsed, UnreadablePayload, digest_key
+from app.knowledge import remember
+from app.outbox import AT_ONCE_OF_A_NOTIFIER, JOB_S, dispatch_for_ever, send_due
 from app.pull import pull_for_ever
-from app.queue import ADVANCE, ESCALATE, SENDER_JOB, SLACK_ANSWER, SLACK_DECISION, enqueue_advance
+from app.queue import (
+    ADVANCE,
+    EMBED_CASES,
+    ESCALATE,
+    LEARN_CASE,
+    MESSAGES,
+    SEND,
+    SENDER_JOB,
+    SLACK_ANSWER,
+    SLACK_DECISION,
+    enqueue_advance,
+    enqueue_embedding,
+    enqueue_learning,
+)
 from app.runner import LOCK_SPACE, Busy, Runner
 from app.slack_decisions import answer_click, decide_click
-from app.store import jobs
+from app.store import jobs, vectors
+from app.store import knowledge as cases
 from app.wiring import Product
 
 log = logging.getLogger(__name__)
@@ -37,8 +53,11 @@ MAX_ASKED = 20  # of a vendor that does not answer: some nine minutes
 MAX_ESCALATED = 20  # tries to tell the hook: some nine minutes
 MAX_DECIDED = 10  # tries to decide what was clicked: some two minutes
 MAX_ANSWERED = 4  # tries to tell who clicked; Slack takes five answers
+MAX_LEARNED = 10  # tries to write a case; the incident is over, and is as it was without it
+MAX_LEARNING = 100  # incidents that a round of the sweep asks workers to learn
 MAX_DEATHS = 20  # of workers, before one incident is taken for the killer
 FORGOTTEN_AFTER_S = 30.0  # well above the time between two projections of a living run's start
+STUCK_AFTER_S = 5 * JOB_S  # a job that sends ends well before
 DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeout, ConnectorException)
 
 
@@ -88,6 +107,54 @@ def register_jobs(product: Product, runner: Runner) -> None:
         """Tell who clicked."""
         await answer_click(product, UUID(raw_id), text, last_time=context.job.attempts >= MAX_ANSWERED)
 
+    @product.queue.task(name=SEND, queue=MESSAGES, retry=Persevere())
+    async def send(incident_id: str, notifier: str, target: str) -> None:
+        """Tell a target what is due, this incident first."""
+        await send_due(product, incident_id, notifier, target)
+
+    _register_memory(product)
+
+
+def _register_memory(product: Product) -> None:
+    @product.queue.task(name=LEARN_CASE, retry=Persevere(), pass_context=True)
+    async def learn_case(context: JobContext, incident_id: str) -> None:
+        """Write the case of an incident that is over."""
+        await learn(product, incident_id, last_time=context.job.attempts >= MAX_LEARNED)
+
+    @product.queue.task(name=EMBED_CASES)
+    async def embed_cases() -> None:
+        """Make the vectors that are missing; what fails is found by a later sweep."""
+        if product.desk.embedder:
+            while await remember.embed_some(product.pool, product.desk.embedder):
+                pass
+
+
+async def learn(product: Product, incident_id: str, *, last_time: bool) -> None:
+    """Write a case; what cannot be written is left out of the memory in the end. Raises whatever may pass."""
+    try:
+        await remember.remember(product.desk, incident_id)
+    except DATABASE_AWAY:
+        raise  # it says nothing of the incident
+    except Exception:
+        if not last_time:
+            raise
+        log.exception("incident %s is left out of the memory", incident_id)
+        async with transaction(product.pool) as connection:
+            await cases.learned(connection, incident_id)
+
+
+async def learn_ended(product: Product) -> None:
+    """Ask for the cases of incidents that ended, whoever ended them and whenever, and for vectors that are missing."""
+    async with transaction(product.pool) as connection:
+        row = await (
+            await connection.execute("select pg_try_advisory_xact_lock(hashtextextended('learn', 7)) as mine")
+        ).fetchone()
+        if not row or not row["mine"]:
+            return  # another worker looks
+        await enqueue_learning(product.queue, connection, await cases.unlearned(connection, MAX_LEARNING))
+        if product.desk.embedder and await vectors.any_unembedded(connection):
+            await enqueue_embedding(product.queue, connection)
+
 
 async def ask(product: Product, sender: str, arguments: dict[str, str], raw_id: UUID, *, last_time: bool) -> None:
     """Ask a vendor; a delivery that cannot be cleared up becomes a dead letter. Raises whatever may pass."""
@@ -117,17 +184,33 @@ async def admit_waiting(product: Product, touched: Sequence[str] | None = None) 
 
 
 async def run_worker(product: Product, runner: Runner, stop: asyncio.Event) -> None:
-    """Work until ``stop``. The worker returns when Postgres restarts; this loop starts it again."""
-    queue, stalled_after_s = product.queue, product.settings.stalled_after_s
+    """Work until ``stop``: messages in places of their own, for whoever has notifiers, and a few tasks beside."""
     stopping = asyncio.create_task(stop.wait())
     beside = [
-        asyncio.create_task(_sweep_for_ever(product, runner, stalled_after_s)),
+        asyncio.create_task(_sweep_for_ever(product, runner, product.settings.stalled_after_s)),
         asyncio.create_task(pull_for_ever(product)),
+        asyncio.create_task(dispatch_for_ever(product)),
     ]
+    places = {DEFAULT_QUEUE: product.settings.worker_concurrency}
+    if product.notifiers:
+        places[MESSAGES] = AT_ONCE_OF_A_NOTIFIER * len(product.notifiers)
+    await asyncio.gather(*(_work_off(product, queue, at_once, stop, stopping) for queue, at_once in places.items()))
+    stopping.cancel()
+    for task in beside:
+        task.cancel()
+    await asyncio.wait(beside)
+
+
+async def _work_off(
+    product: Product, queue_name: str, at_once: int, stop: asyncio.Event, stopping: "asyncio.Task[bool]"
+) -> None:
+    """The jobs of one queue. The worker returns when Postgres restarts; this loop starts it again."""
+    queue, stalled_after_s = product.queue, product.settings.stalled_after_s
     while not stop.is_set():
         worker = asyncio.create_task(
             queue.run_worker_async(
-                concurrency=product.settings.worker_concurrency,
+                queues=[queue_name],
+                concurrency=at_once,
                 install_signal_handlers=False,
                 fetch_job_polling_interval=1,  # rescued and retried jobs are found by polling
                 update_heartbeat_interval=stalled_after_s / 3,
@@ -147,10 +230,6 @@ async def run_worker(product: Product, runner: Runner, stop: asyncio.Event) -> N
             log.exception("the worker stopped; it starts again")
         if not stop.is_set():
             await _pause(stopping, 1)
-    stopping.cancel()
-    for task in beside:
-        task.cancel()
-    await asyncio.wait(beside)
 
 
 async def _pause(stopping: "asyncio.Task[bool]", seconds: float) -> None:
@@ -165,6 +244,7 @@ async def _sweep_for_ever(product: Product, runner: Runner, stalled_after_s: flo
         partial(admit_waiting, product),
         partial(waiting.look, product.desk),
         partial(freezing.tell, product.pool, product.clock),
+        partial(learn_ended, product),
     )
     while True:
         await asyncio.sleep(stalled_after_s / 2)
@@ -202,6 +282,10 @@ async def sweep(
         for orphan in await jobs.orphaned(connection, LOCK_SPACE, forgotten_after_s):
             log.warning("job %s ended unrecorded and is tried again: %s", orphan["id"], orphan["incident_id"])
             await manager.retry_job_by_id_async(job_id=orphan["id"], retry_at=datetime.now(UTC))
+        for job_id in await jobs.stuck(connection, SEND, STUCK_AFTER_S):
+            log.warning("job %s sends no more and is tried again", job_id)
+            await manager.retry_job_by_id_async(job_id=job_id, retry_at=datetime.now(UTC))
+        await jobs.drop_failed(connection, MESSAGES)
         for incident_id in await jobs.forgotten(connection, forgotten_after_s):
             log.warning("incident %s had no job", incident_id)
             await enqueue_advance(queue, connection, incident_id)

@@ -15,7 +15,21 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api import alerts, audit, decisions, freeze, health, incidents, model_calls, problems, tools, webhooks
+from app.api import (
+    alerts,
+    audit,
+    decisions,
+    feedback,
+    freeze,
+    health,
+    incidents,
+    knowledge,
+    messages,
+    model_calls,
+    problems,
+    tools,
+    webhooks,
+)
 from app.api.access import SESSION_COOKIE, CallerDep, ProductDep
 from app.audit import record_configuration
 from app.db import transaction
@@ -53,6 +67,9 @@ def create_app(settings: Settings, database_url: str, *, worker: bool = True, co
     app.include_router(webhooks.router)
     for router in (incidents.router, decisions.router, alerts.router, model_calls.router, freeze.router, audit.router):
         app.include_router(router, responses=problems.responses(422, 503))
+    app.include_router(feedback.router, responses=problems.responses(422, 503))
+    app.include_router(knowledge.router, responses=problems.responses(422, 503))  # its paths end in an id: after others
+    app.include_router(messages.router, responses=problems.responses(422, 503))
     app.include_router(tools.router)
     app.include_router(health.router)
     _add_pages(app)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
 
 from rich import box
 from rich.console import RenderableType
@@ -12,7 +11,10 @@ from rich.text import Text
 
 from app.api.incidents import IncidentSummary
 from app.decisions import DecisionNow, Figures, Offer, Offers
-from app.evaluation import printable
+from app.feedback import Overview
+from app.markdown import moment
+from app.opinions import subject
+from app.terminal import printable
 from graph.state import ActionOption, BlastRadius, CapacityEstimate, Needs, PlanStep
 
 CHANCES = ("under_10s", "without_evidence", "approved", "at_night")
@@ -31,7 +33,7 @@ def offer_parts(offers: Offers) -> Iterator[RenderableType]:
         yield _choices(offers.offers)
     for waiting in offers.approvals:
         yield _text(
-            f"{waiting.by} ({waiting.role}) approved {waiting.choice}{_only(waiting.steps)} at {_time(waiting.at)}"
+            f"{waiting.by} ({waiting.role}) approved {waiting.choice}{_only(waiting.steps)} at {moment(waiting.at)}"
         )
     if offers.decision:
         yield _text(_decision(offers.decision))
@@ -60,6 +62,28 @@ def figure_table(figures: Iterable[Figures]) -> Table:
     return table
 
 
+# --- what people said ---
+
+
+def feedback_parts(overview: Overview) -> Iterator[RenderableType]:
+    """What is believed of the cause, and one line for each thing that somebody said, with what counts."""
+    cause = ", ".join(filter(None, (overview.component, overview.category)))
+    yield _text(f"{overview.incident_id}: the cause, as it is known best: {cause or 'nobody knows it'}", "bold")
+    if overview.helped:
+        yield _text(f"What helped: {overview.helped}")
+    if not overview.feedback:
+        yield _text("Nobody said anything yet.")
+        return
+    table = _table("about", "verdict", "by", "at", "cause", "helped", "note", "counts")
+    for said in overview.feedback:
+        named = " ".join(filter(None, (said.component, said.category)))
+        counts = "yes" if said in overview.standing else ""
+        who = f"{said.by} ({said.role})"
+        row = (subject(said), said.verdict, who, moment(said.at), named, said.helped, said.note, counts)
+        table.add_row(*map(_text, row))
+    yield table
+
+
 # --- an option ---
 
 
@@ -68,7 +92,7 @@ def _plan(offers: Offers) -> str:
         return "; no decision is awaited"
     if offers.expired:
         return f"; plan {offers.plan_revision} is too old to be approved: choose re_plan"
-    until = f", can be approved until {_time(offers.expires_at)}" if offers.expires_at else ""
+    until = f", can be approved until {moment(offers.expires_at)}" if offers.expires_at else ""
     return f"; plan {offers.plan_revision}{until}"
 
 
@@ -146,7 +170,7 @@ def _takes(needs: Needs, offer: Offer) -> str:
 
 
 def _decision(decision: DecisionNow) -> str:
-    said = f"{decision.by} chose {decision.choice}{_only(decision.steps)} at {_time(decision.at)} by {decision.via}"
+    said = f"{decision.by} chose {decision.choice}{_only(decision.steps)} at {moment(decision.at)} by {decision.via}"
     if decision.withdrawn_by:
         return f"{said}; withdrawn by {decision.withdrawn_by}"
     return said + ("; it has begun" if decision.started else "") + ("; you may withdraw it" * decision.may_withdraw)
@@ -157,10 +181,6 @@ def _only(steps: Sequence[int]) -> str:
 
 
 # --- cells ---
-
-
-def _time(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _or_nothing(value: float | None, form: str) -> str:

@@ -4,13 +4,17 @@ from collections.abc import Mapping, Sequence
 
 import procrastinate
 
-from app.db import Connection
+from app.db import Connection, Row
 
 ADVANCE = "advance"
 SENDER_JOB = "sender_job"
 ESCALATE = "escalate"
 SLACK_DECISION = "slack_decision"
 SLACK_ANSWER = "slack_answer"
+LEARN_CASE = "learn_case"
+EMBED_CASES = "embed_cases"
+SEND = "send"
+MESSAGES = "messages"  # a queue of its own: whoever does not answer keeps no investigation waiting
 
 
 def create_queue(url: str) -> procrastinate.App:
@@ -28,6 +32,21 @@ async def enqueue_advance_all(queue: procrastinate.App, connection: Connection, 
     """
     jobs = [queue.configure_task(ADVANCE, lock=f"incident:{i}").make_new_job(incident_id=i) for i in incident_ids]
     await queue.job_manager.batch_defer_jobs_async(jobs, connection=connection)
+
+
+async def enqueue_send_all(queue: procrastinate.App, connection: Connection, conversations: Sequence[Row]) -> None:
+    """Ask workers to send what is due to each of these (incident_id, notifier, target); one statement.
+
+    Whoever claims the first message of a conversation has it alone, so they keep their order; the lock spares attempts.
+    """
+    jobs = [
+        queue.configure_task(
+            SEND, queue=MESSAGES, lock=f"send:{row['notifier']}:{row['target']}:{row['incident_id']}"
+        ).make_new_job(**{name: row[name] for name in ("incident_id", "notifier", "target")})
+        for row in conversations
+    ]
+    if jobs:
+        await queue.job_manager.batch_defer_jobs_async(jobs, connection=connection)
 
 
 async def enqueue_sender_job(
@@ -59,3 +78,15 @@ async def enqueue_slack_decision(queue: procrastinate.App, connection: Connectio
 async def enqueue_slack_answer(queue: procrastinate.App, connection: Connection, raw_id: str, text: str) -> None:
     """Ask a worker to tell who clicked; part of the caller's transaction."""
     await queue.configure_task(SLACK_ANSWER, connection=connection).defer_async(raw_id=raw_id, text=text)
+
+
+async def enqueue_learning(queue: procrastinate.App, connection: Connection, incident_ids: Sequence[str]) -> None:
+    """Ask workers to write the cases of these; part of the caller's transaction, and one statement."""
+    jobs = [queue.configure_task(LEARN_CASE, lock=f"learn:{i}").make_new_job(incident_id=i) for i in incident_ids]
+    if jobs:
+        await queue.job_manager.batch_defer_jobs_async(jobs, connection=connection)
+
+
+async def enqueue_embedding(queue: procrastinate.App, connection: Connection) -> None:
+    """Ask a worker to make the vectors that are missing; part of the caller's transaction."""
+    await queue.configure_task(EMBED_CASES, lock=EMBED_CASES, connection=connection).defer_async()

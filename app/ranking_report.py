@@ -9,7 +9,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from app.evaluation import EvaluationError, printable
+from app.evaluation import EvaluationError
+from app.terminal import printable
 from graph.pictures import finding_chart, topology_picture
 from graph.state import Alert, Assessment, Evidence, Finding, Hop, ImpactFigure, Suspect
 

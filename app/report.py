@@ -1,18 +1,20 @@
 """Incident -> report. Pure: it reads nothing, it only arranges, and writes anew what the rules engine said."""
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
 from app.decisions import WaitingApproval
 from collectors.base import Document, Edge, Gap, Scope
+from graph import memory
 from graph.comparison import changed
 from graph.confidence import confident
 from graph.grounding import ground, known_components
 from graph.llms.rules import explain
-from graph.llms.sentences import restated, told
+from graph.llms.sentences import alike, restated, told
 from graph.pictures import blamed, finding_chart, topology_picture
 from graph.sentences import folded
 from graph.state import (
@@ -28,10 +30,15 @@ from graph.state import (
     ImpactFigure,
     Language,
     LookedAt,
+    PastIncident,
     Plan,
     RootCause,
     Suspect,
 )
+
+M = TypeVar("M", bound=BaseModel)
+IN_THEIR_WORDS = frozenset(("note", "feedback", "refusal"))  # lines of the history that people wrote
+OUR_ID = re.compile(r"inc_[0-9A-Za-z]+")  # of an incident here; an imported one has a name of its own, and no page
 
 
 class DecisionMade(BaseModel):
@@ -80,6 +87,7 @@ class TimelineEntry(BaseModel):
     at: datetime
     kind: str
     node: str = ""
+    status: str = Field(default="", description="That the incident took, of kind status")
     message: str
 
 
@@ -127,6 +135,10 @@ class Report(BaseModel):
     impact: tuple[ImpactFigure, ...] = ()
     gaps: tuple[Gap, ...] = ()
     documents: tuple[Document, ...] = Field(default=(), description="Sections of runbooks that fit")
+    similar: tuple[PastIncident, ...] = Field(
+        default=(),
+        description="Earlier incidents that looked like this one when it was analysed, the most telling first",
+    )
     looked_at: LookedAt | None = Field(default=None, description="The windows of time that the evidence is about")
     plan_revision: str | None = None
     plan_number: int | None = Field(default=None, description="1, 2, … within the incident")
@@ -155,6 +167,17 @@ class Report(BaseModel):
     def affected(self) -> tuple[str, ...]:
         """What depends on them and deviates too, nearest first."""
         return tuple(dict.fromkeys(name for s in self.blamed for name in s.affected))
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether somebody took it by hand, by the newest decision."""
+        return bool(self.decisions) and self.decisions[-1].choice == "manual"
+
+    @property
+    def open_questions(self) -> tuple[str, ...]:
+        """What the analysis names as unknown, without what a gap tells already."""
+        unknowns = self.root_cause.unknowns if self.root_cause else ()
+        return tuple(said for said in unknowns if not any(g.detail and g.detail in said for g in self.gaps))
 
     @property
     def charted(self) -> tuple[Finding, ...]:
@@ -186,6 +209,7 @@ _OF_EVIDENCE = (
     "impact",
     "gaps",
     "documents",
+    "similar",
     "looked_at",
 )
 
@@ -207,7 +231,7 @@ def build(
     last = analyses[-1] if analyses else {}
     root_cause = _root_cause(analyses, decisions, language)
     plan = Plan.model_validate(last["plan"]) if last.get("plan") else None
-    return Report(
+    report = Report(
         incident_id=incident["id"],
         language=language,
         **{name: incident[name] for name in _OF_INCIDENT},
@@ -221,11 +245,10 @@ def build(
         executions=tuple(Execution.model_validate(e["body"]) for e in executions),
         alerts=tuple(map(_alert, alerts)),
         alert_count=alerts[0]["total"] if alerts else 0,
-        history=tuple(
-            TimelineEntry(id=e["id"], at=e["at"], kind=e["kind"], node=e["node"], message=e["message"]) for e in events
-        ),
+        history=tuple(map(_entry, events)),
         model_use=_model_use(model_calls),
     )
+    return _in_its_language(report)
 
 
 def _of_evidence(evidence: Evidence) -> dict[str, Any]:
@@ -254,6 +277,50 @@ def _decisions(decisions: Sequence[Mapping[str, Any]], events: Sequence[Mapping[
         DecisionMade.model_validate({**decision, **taken_back.get(decision["plan_revision"], {})})
         for decision in decisions
     )
+
+
+def _entry(event: Mapping[str, Any]) -> TimelineEntry:
+    status = (event["data"] or {}).get("status", "") if event["kind"] == "status" else ""
+    same = {name: event[name] for name in ("id", "at", "kind", "node", "message")}
+    return TimelineEntry(**same, status=status)
+
+
+def _in_its_language(report: Report) -> Report:
+    """With what our own code wrote of its work told anew; what people, models and sources wrote stays as it is."""
+    if report.language == "en":
+        return report
+    return report.model_copy(
+        update={
+            "status_reason": retold(report, report.status_reason),
+            "gaps": tuple(_anew(report, gap, "detail", "mend") for gap in report.gaps),
+            "similar": tuple(
+                past.model_copy(update={"reasons": tuple(alike(reason, report.language) for reason in past.reasons)})
+                for past in report.similar
+            ),
+            "executions": tuple(_execution(report, execution) for execution in report.executions),
+            "history": tuple(
+                entry.model_copy(update={"message": happened(report, entry.kind, entry.message)})
+                for entry in report.history
+            ),
+        }
+    )
+
+
+def _execution(report: Report, execution: Execution) -> Execution:
+    seen = _anew(report, execution.verification, "detail", "control")
+    return execution.model_copy(
+        update={
+            "results": tuple(_anew(report, result, "detail") for result in execution.results),
+            "undone": tuple(_anew(report, result, "detail") for result in execution.undone),
+            "verification": seen.model_copy(
+                update={"checks": tuple(_anew(report, check, "detail") for check in seen.checks)}
+            ),
+        }
+    )
+
+
+def _anew(report: Report, model: M, *names: str) -> M:
+    return model.model_copy(update={name: retold(report, getattr(model, name)) for name in names})
 
 
 def _note(event: Mapping[str, Any]) -> NoteMade:
@@ -324,14 +391,30 @@ def quotation(claim: Claim) -> str:
     return "" if folded(claim.quote) in folded(claim.text) else claim.quote
 
 
+def beside_claims(cause: RootCause) -> str:
+    """The mechanism without the sentences that are claims: these are told with their evidence."""
+    rest = cause.mechanism
+    for said in filter(None, (claim.text.strip().rstrip(".") for claim in cause.claims)):
+        rest = re.sub(rf"{re.escape(said)}\s*(\[[^\]]*\])?\.?\s*", "", rest)
+    return rest.strip()
+
+
 def summary(report: Report, finding: Finding) -> str:
     """What it shows, in the report's language."""
+    past = next((past for past in report.similar if past.evidence == finding.id), None)
+    if past is not None:
+        return memory.told(past, report.language)
     return finding.summary if report.language == "en" else f"{told(finding, report.language)}."
 
 
 def retold(report: Report, said: str) -> str:
-    """What ranking says of the incident as a whole, in the report's language."""
+    """What our code says of the incident as a whole, and of its own work, in the report's language."""
     return restated(said, report.language)
+
+
+def happened(report: Report, kind: str, message: str) -> str:
+    """A line of the timeline, in the report's language unless a person wrote it."""
+    return message if kind in IN_THEIR_WORDS else retold(report, message)
 
 
 def topology(report: Report, *, language: str = "en", inline: bool = False) -> str:

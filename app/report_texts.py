@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from app.report import DecisionMade, ModelUse
 from executors.base import PreflightCheck
 from graph.confidence import percent
-from graph.state import AffectedService, Language, Needs, RootCause
+from graph.memory import outcome
+from graph.state import AffectedService, Language, Needs, PastIncident, RootCause
 
 Texts = Mapping[str, str]
 HOLDS = ("verified", "repaired")  # verdicts of the grounding table
@@ -118,6 +119,16 @@ ENGLISH: Texts = {
     "nothing": "nothing",
     "digest": "Snapshot sha256",
     "runbooks": "Runbooks",
+    # similar incidents
+    "similar": "Similar incidents",
+    "similar_note": "What happened then. It helps to read the evidence and was not measured now.",
+    "similar_incident": "incident",
+    "similar_why": "alike in",
+    "similar_cause": "its cause",
+    "similar_outcome": "what came of it",
+    "similar_wrong": "its analysis was called wrong",
+    "similar_corrected": "the cause is the one that a person named, who corrected the analysis",
+    "similar_helped": "what helped, by a person's word",
     "gaps": "What could not be seen",
     "gap_timeout": "timeout",
     "gap_forbidden": "forbidden",
@@ -348,6 +359,16 @@ KOREAN: Texts = {
     "nothing": "없음",
     "digest": "스냅샷 sha256",
     "runbooks": "런북",
+    # similar incidents
+    "similar": "유사 장애",
+    "similar_note": "당시의 기록입니다. 증거를 읽는 데 참고할 뿐, 지금 측정한 값이 아닙니다.",
+    "similar_incident": "장애",
+    "similar_why": "유사점",
+    "similar_cause": "당시 원인",
+    "similar_outcome": "결과",
+    "similar_wrong": "당시 분석은 틀렸다고 표시됨",
+    "similar_corrected": "원인은 사람이 당시 분석을 바로잡은 것",
+    "similar_helped": "사람이 남긴 실제 해결 방법",
     "gaps": "확인하지 못한 것",
     "gap_timeout": "시간 초과",
     "gap_forbidden": "권한 없음",
@@ -431,7 +452,7 @@ KOREAN: Texts = {
     "via_console": "콘솔",
     "via_cli": "명령줄",
     "approved_too": "{}도 승인함",
-    "withdrawn": "{}가 시작 전에 철회하여 아무것도 실행되지 않음",
+    "withdrawn": "시작 전에 철회됨({}): 아무것도 실행되지 않음",
     "notes": "직접 수행한 조치",
     "credit": "조치의 효과인가?",
     "credit_remedy": "조치의 효과임",
@@ -482,6 +503,15 @@ def word(t: Texts, kind: str, value: str) -> str:
 def author(t: Texts, engine: str) -> str:
     """Who wrote it: the rules engine, or a model by its name."""
     return t["engine_rules"] if engine == "rules" else engine
+
+
+def came_of(t: Texts, past: PastIncident) -> tuple[str, ...]:
+    """What resolved an earlier incident or did not, and what people said of it afterwards."""
+    return (
+        outcome(past, "ko" if t["language"] == "ko" else "en"),
+        *((t["similar_corrected" if past.corrected else "similar_wrong"],) if past.wrong else ()),
+        *((f"{t['similar_helped']}: {past.helped}",) if past.helped else ()),
+    )
 
 
 def confidence(t: Texts, cause: RootCause) -> str:

@@ -54,7 +54,7 @@ class Runner:
             row = await self._row(incident_id)
             if row is None or row["closed_at"]:
                 return
-            run = _Run(self, incident_id, Alert.model_validate(row["alert"]), row["language"])
+            run = _Run(self, incident_id, Alert.model_validate(row["alert"]), row["language"], row["reopened"])
             await _while_held(run.advance(), lock)
 
     async def count_failure(self, incident_id: str) -> int:
@@ -135,8 +135,9 @@ async def _watch(lock: Connection) -> None:
 class _Run:
     """One incident being moved on."""
 
-    def __init__(self, runner: Runner, incident_id: str, alert: Alert, language: Language) -> None:
+    def __init__(self, runner: Runner, incident_id: str, alert: Alert, language: Language, reopened: int) -> None:
         self.runner, self.incident_id, self.alert, self.language = runner, incident_id, alert, language
+        self.again = f":{reopened}" if reopened else ""  # what is projected anew after a reopening is news
         # A saver of its own: a shared one puts every run's checkpoints behind one lock.
         self.graph = runner.graph.copy(update={"checkpointer": AsyncPostgresSaver(runner.pool)})
         self.config: Any = {
@@ -245,7 +246,7 @@ class _Run:
             await incidents.add_event(
                 connection,
                 self.incident_id,
-                f"status:{status}:{where}:{round_}:{plan.revision if plan else ''}",
+                f"status:{status}:{where}:{round_}:{plan.revision if plan else ''}{self.again}",
                 self.runner.deps.clock.now(),
                 "status",
                 status.replace("_", " ") + (f": {reason}" if reason else ""),

@@ -12,9 +12,10 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from app.evaluation import EvaluationError, printable
+from app.evaluation import EvaluationError
 from app.scenario_scores import Bin, Metric, Results, Run, by_model, counts, overall, reliability
 from app.scenarios import Expected
+from app.terminal import printable
 
 _LONGEST_REASON = 160
 _TITLES: Mapping[str, str] = {

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import quote
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -13,6 +14,7 @@ from app.clock import parse_clock
 from app.intake.base import Secrets
 from graph.state import Language
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 CommaList = Annotated[tuple[str, ...], NoDecode]
 
 
@@ -36,6 +38,9 @@ class Settings(BaseSettings):
     collectors: CommaList = Field(default=(), description="Sources to read, e.g. datadog,aws; the README lists them")
     executors: CommaList = Field(
         default=("rehearsal",), description="What may act: ecs, traffic, or rehearsal (touches nothing)"
+    )
+    notifiers: CommaList = Field(
+        default=(), description="Who is told: slack, jira, pagerduty, webhook; teams: of autopilot.yaml says where"
     )
     investigations_at_once: int = Field(
         default=10, ge=1, description="Investigations that may run at once; the rest wait, the most severe first"
@@ -77,10 +82,23 @@ class Settings(BaseSettings):
         le=300,
         description="Seconds that the model's own questions to the sources may take together",
     )
+    embedder: Literal["", "openai", "wordllama"] = Field(
+        default="",
+        description="What makes vectors of past incidents, so that they are found by meaning too: openai (needs its"
+        " key) or wordllama (needs none); both need pgvector. Unset: signature and words find them",
+    )
+    embedding_model: str = Field(
+        default="text-embedding-3-small", min_length=1, description="Of AUTOPILOT_EMBEDDER=openai"
+    )
+    embedding_dimensions: int = Field(
+        default=512, ge=64, le=4000, description="Of AUTOPILOT_EMBEDDER=openai: numbers of a vector"
+    )
     language: Language = Field(
         default="en", description="What reports are written in, en or ko, where whoever opens an incident says nothing"
     )
-    public_url: str = Field(default="http://127.0.0.1:8080", description="How people reach this service")
+    public_url: str = Field(
+        default="http://127.0.0.1:8080", description="How people reach this service; links in messages lead there"
+    )
     api_key: SecretStr | None = Field(
         default=None, description="Your own key, for `autopilot actions`, `decide` and the like; the service needs none"
     )
@@ -107,6 +125,10 @@ class Settings(BaseSettings):
         default="INFO", description="DEBUG, INFO, WARNING or ERROR"
     )
 
+    def incident_url(self, incident_id: str) -> str:
+        """Of the incident's page, for people."""
+        return f"{self.public_url.rstrip('/')}/ui/?incident={quote(incident_id)}"
+
     @field_validator("database_url")
     @classmethod
     def _database_url_is_one(cls, url: SecretStr | None) -> SecretStr | None:
@@ -126,7 +148,7 @@ class Settings(BaseSettings):
     def _upper_case(cls, value: object) -> object:
         return value.strip().upper() if isinstance(value, str) else value
 
-    @field_validator("collectors", "executors", mode="before")
+    @field_validator("collectors", "executors", "notifiers", mode="before")
     @classmethod
     def _split_commas(cls, value: object) -> object:
         if isinstance(value, str):

@@ -5,14 +5,13 @@ nothing again.
 """
 
 import logging
-from urllib.parse import quote
 from uuid import UUID
 
 import httpx
 
 from app.db import transaction
 from app.decision_checks import Verdict
-from app.decisions import Outcome, decide
+from app.decisions import Outcome, Withdrawn, decide, withdraw
 from app.desk import Desk, UseCaseError
 from app.intake._slack_text import escaped
 from app.intake.base import Click, Incoming, UnreadablePayload
@@ -46,15 +45,15 @@ async def decide_click(product: Product, raw_id: UUID, *, again: bool = False, l
     click = await read_click(product, raw_id)
     if click is None:
         return
-    language = await _language(product.desk, click.incident_id)
+    language = await language_of(product.desk, click.incident_id)
     try:
-        said = await _decide(product.desk, click, language, again=again)
+        said = await _decide(product.desk, click, language, str(raw_id), again=again)
     except Exception as error:  # whatever it was: after so many tries, the person must hear that nobody decided
         if not last_time:
             raise
         log.exception("the click %s was not decided", raw_id)
         said = TEXTS[language]["fault"].format(type(error).__name__)
-    text = f"{said}\n{_link(product.desk, click.incident_id, TEXTS[language])}"
+    text = f"{said}\n{link_to(product.desk, click.incident_id, TEXTS[language])}"
     async with transaction(product.pool) as connection:
         await enqueue_slack_answer(product.queue, connection, str(raw_id), text)
 
@@ -67,19 +66,22 @@ async def read_click(product: Product, raw_id: UUID) -> Click | None:
         log.error("the click %s is not stored any more", raw_id)
         return None
     try:
-        return _slack(product).parse(Incoming(row["headers"], row["body"], row["part"]), product.directory).click
+        return slack_of(product).parse(Incoming(row["headers"], row["body"], row["part"]), product.directory).click
     except UnreadablePayload as error:  # stored by another version of ours
         log.error("the click %s cannot be read: %s", raw_id, error)
         return None
 
 
-async def _decide(desk: Desk, click: Click, language: Language, *, again: bool) -> str:
+async def _decide(desk: Desk, click: Click, language: Language, request: str, *, again: bool) -> str:
     """What to tell. Raises whatever is no refusal."""
     caller, t = who_clicked(desk, click.user), TEXTS[language]
     if again and (stands := await _decided_before(desk, click, caller)):
         return _accepted(stands, t)
-    verdict = Verdict(**click.model_dump(exclude={"user", "incident_id", "answer_to"}))
     try:
+        if click.choice == "withdraw":
+            taken = await withdraw(desk, click.incident_id, caller, "slack", click.plan_revision, request)
+            return _taken_back(taken, t)
+        verdict = Verdict(**click.model_dump(exclude={"user", "incident_id", "answer_to"}))
         return _accepted(await decide(desk, click.incident_id, verdict, caller, "slack"), t)
     except UseCaseError as error:
         if caller.name not in desk.operators:
@@ -117,7 +119,8 @@ async def _decided_before(desk: Desk, click: Click, caller: Caller) -> Outcome |
 # --- what is told ---
 
 
-async def _language(desk: Desk, incident_id: str) -> Language:
+async def language_of(desk: Desk, incident_id: str) -> Language:
+    """Of the incident; of the installation, where there is no such incident."""
     async with desk.pool.connection() as connection:
         row = await incidents.get(connection, incident_id)
     found: Language = row["language"] if row else desk.settings.language
@@ -132,8 +135,13 @@ def _accepted(outcome: Outcome, t: Texts) -> str:
     return said + (t["too"].format(escaped(", ".join(with_whom))) if with_whom else "")
 
 
-def _link(desk: Desk, incident_id: str, t: Texts) -> str:
-    return f"<{desk.settings.public_url.rstrip('/')}/ui/?incident={quote(incident_id)}|{t['look']}>"
+def _taken_back(taken: Withdrawn, t: Texts) -> str:
+    return t[f"withdrew_{taken.what}"].format(escaped(taken.by), taken.choice)
+
+
+def link_to(desk: Desk, incident_id: str, t: Texts) -> str:
+    """The incident's page, in Slack's markup."""
+    return f"<{desk.settings.incident_url(incident_id)}|{t['look']}>"
 
 
 # --- tell ---
@@ -147,21 +155,21 @@ async def answer_click(product: Product, raw_id: UUID, text: str, *, last_time: 
     click = await read_click(product, raw_id)
     if click is None or not click.answer_to:
         return
-    if not _slack(product).may_answer(click.answer_to):
+    if not slack_of(product).may_answer(click.answer_to):
         log.warning(
             "the click %s is not answered: its response_url is not at AUTOPILOT_SLACK_RESPONSE_URL_BASE", raw_id
         )
         return
     try:
-        await _post(click.answer_to, text)
+        await post_answer(click.answer_to, text)
     except NotTold as error:
         if not last_time:
             raise
         log.warning("the click %s is not answered: Slack %s", raw_id, error)
 
 
-async def _post(address: str, text: str) -> None:
-    """Raises NotTold; no text of it holds the address, which is a secret."""
+async def post_answer(address: str, text: str) -> None:
+    """Tell only who clicked. Raises NotTold; no text of it holds the address, which is a secret."""
     message = {"response_type": "ephemeral", "replace_original": False, "text": text}
     try:
         async with httpx.AsyncClient(timeout=ANSWERS_WITHIN) as client:
@@ -172,7 +180,8 @@ async def _post(address: str, text: str) -> None:
         raise NotTold(f"answers {answer.status_code}")
 
 
-def _slack(product: Product) -> Slack:
+def slack_of(product: Product) -> Slack:
+    """The sender."""
     sender = product.senders[NAME]
     assert isinstance(sender, Slack)
     return sender

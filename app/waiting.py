@@ -1,5 +1,6 @@
 """Plans that nobody decides on: a reminder, an escalation, the end. Nothing is ever run by itself."""
 
+import json
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -10,38 +11,32 @@ from pydantic import SecretStr
 
 from app.db import Connection, Row, transaction
 from app.desk import Desk
+from app.notifiers._http import ANSWERS_WITHIN, post
+from app.notifiers.base import TryAgain, Undeliverable
 from app.queue import enqueue_escalation
+from app.routing import Routes
 from app.store import incidents, waiting
 from app.store.waiting import Stage
 
 log = logging.getLogger(__name__)
 
-ANSWERS_WITHIN = httpx.Timeout(10.0, connect=3.0)
-PASSES = (408, 425, 429)  # what a 4xx may say and still be worth asking again
-
-
-class EscalationFailed(Exception):
-    """The hook did not take it; it is tried again."""
-
-
-class EscalationRefused(Exception):
-    """The hook will never take it: trying again is of no use."""
-
 
 async def look(desk: Desk) -> None:
     """Remind, escalate and expire what is due, each once for each plan, whoever looks.
 
-    The mark, the line in the timeline and the job are of one transaction: a worker that dies has done all or nothing.
+    Where teams have a ``next`` one, it goes on from team to team, as long after each as after the plan. The mark, the
+    line in the timeline and the job are of one transaction: a worker that dies has done all or nothing.
     """
     wait = desk.policy.waiting
-    stages: tuple[tuple[Stage, float, Tell], ...] = (
-        ("reminded_at", wait.remind_after_minutes, _remind),
-        ("escalated_at", wait.escalate_after_minutes, _escalate),
-        ("expired_at", wait.ttl_minutes, _expire),
+    longest = max((len(desk.catalogue.in_line(team)) for team in desk.catalogue.teams), default=1)
+    stages: tuple[tuple[Stage, float, int, Tell], ...] = (
+        ("reminded_at", wait.remind_after_minutes, 1, _remind),
+        ("escalated_at", wait.escalate_after_minutes, longest, _escalate),
+        ("expired_at", wait.ttl_minutes, 1, _expire),
     )
-    for stage, minutes, tell in stages:
+    for stage, minutes, times, tell in stages:
         async with transaction(desk.pool) as connection:
-            for row in await waiting.take_due(connection, stage, minutes):
+            for row in await waiting.take_due(connection, stage, minutes, times):
                 await tell(desk, connection, row)
 
 
@@ -55,12 +50,22 @@ async def _remind(desk: Desk, connection: Connection, row: Row) -> None:
 
 
 async def _escalate(desk: Desk, connection: Connection, row: Row) -> None:
-    said = f"nobody has decided for {_minutes(row['minutes'])}"
-    hook = desk.settings.escalation_url
+    """Tell the next in line; the first time also whatever is set for all, even where no team is next."""
+    first, team = row["first"], _next_in_line(desk, row)
+    hook = desk.settings.escalation_url if first else None
     if hook:
-        said += f"; {_host(hook)} is told"
         await enqueue_escalation(desk.queue, connection, row["id"], row["plan_revision"])
-    await _say(desk, connection, row, "escalation", said)
+    if first or team:
+        told = [*([_host(hook)] if hook else []), *([team] if team else [])]
+        said = f"nobody has decided for {_minutes(row['minutes'])}" + "".join(f"; {one} is told" for one in told)
+        await _say(desk, connection, row, "escalation", said, team, "" if first else f":{row['escalations']}")
+
+
+def _next_in_line(desk: Desk, row: Row) -> str:
+    """The team that this escalation tells; empty: there is none."""
+    routes = Routes(desk.catalogue, desk.policy.messages, ())
+    line = desk.catalogue.in_line(routes.responsible(row["service"], row["component"]))
+    return line[row["escalations"] - 1] if row["escalations"] <= len(line) else ""
 
 
 async def _expire(desk: Desk, connection: Connection, row: Row) -> None:
@@ -71,9 +76,12 @@ async def _expire(desk: Desk, connection: Connection, row: Row) -> None:
     await _say(desk, connection, row, "expired", said)
 
 
-async def _say(desk: Desk, connection: Connection, row: Row, kind: str, said: str) -> None:
-    key = f"{kind}:{row['plan_revision']}"
-    data = {"plan_revision": row["plan_revision"], "owner": _owner(desk, row["service"])}
+async def _say(
+    desk: Desk, connection: Connection, row: Row, kind: str, said: str, team: str = "", again: str = ""
+) -> None:
+    """``team``: that is next in line; ``again``: tells one escalation of a plan from another."""
+    key = f"{kind}:{row['plan_revision']}{again}"
+    data = {"plan_revision": row["plan_revision"], "owner": desk.catalogue.owner(row["service"]), "team": team}
     await incidents.add_event(connection, row["id"], key, desk.clock.now(), kind, said, data=data)
 
 
@@ -81,7 +89,7 @@ async def _say(desk: Desk, connection: Connection, row: Row, kind: str, said: st
 
 
 async def escalate(desk: Desk, incident_id: str, plan_revision: str, *, last_time: bool) -> None:
-    """Post a plan that nobody decides on, unless somebody did meanwhile. Raises EscalationFailed: try again.
+    """Post a plan that nobody decides on, unless somebody did meanwhile. Raises TryAgain.
 
     A worker that dies after the answer posts it again: the receiver knows it by its ``Idempotency-Key``.
     """
@@ -92,8 +100,8 @@ async def escalate(desk: Desk, incident_id: str, plan_revision: str, *, last_tim
         return
     try:
         await _post(hook, desk, row)
-    except (EscalationFailed, EscalationRefused) as error:
-        if isinstance(error, EscalationFailed) and not last_time:
+    except (TryAgain, Undeliverable) as error:
+        if isinstance(error, TryAgain) and not last_time:
             raise
         said = f"{_host(hook)} could not be told that nobody decides: {error}. Tell the one on call yourself."
         log.error("incident %s: %s", incident_id, said)
@@ -104,34 +112,22 @@ async def escalate(desk: Desk, incident_id: str, plan_revision: str, *, last_tim
 
 
 async def _post(hook: SecretStr, desk: Desk, row: Row) -> None:
-    """Raises EscalationFailed, EscalationRefused; no text of theirs holds the address."""
+    """Raises TryAgain, Undeliverable; no text of theirs holds the address."""
     body = {
         "incident": row["id"],
         "service": row["service"],
-        "owner": _owner(desk, row["service"]),
+        "owner": desk.catalogue.owner(row["service"]),
         "title": row["title"],
         "severity": row["severity"],
         "waits_since": row["planned_at"].isoformat(),
         "plan_revision": row["plan_revision"],
-        "url": f"{desk.settings.public_url.rstrip('/')}/ui/?incident={row['id']}",
+        "url": desk.settings.incident_url(row["id"]),
     }
-    headers = {"Idempotency-Key": f"{row['id']}:{row['plan_revision']}"}
-    try:
-        async with httpx.AsyncClient(timeout=ANSWERS_WITHIN) as client:
-            answer = await client.post(hook.get_secret_value(), json=body, headers=headers)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise EscalationFailed(type(error).__name__) from None
-    if answer.is_success:
-        return
-    if answer.is_server_error or answer.status_code in PASSES:
-        raise EscalationFailed(f"it answers {answer.status_code}")
-    raise EscalationRefused(f"it answers {answer.status_code}")
-
-
-def _owner(desk: Desk, service: str) -> str:
-    """By the catalogue; empty where it names none."""
-    found = desk.catalogue.services.get(service)
-    return found.owner if found else ""
+    headers = {"content-type": "application/json", "idempotency-key": f"{row['id']}:{row['plan_revision']}"}
+    async with httpx.AsyncClient(timeout=ANSWERS_WITHIN) as client:
+        status, _ = await post(client, hook.get_secret_value(), json.dumps(body).encode(), headers, "it")
+    if not 200 <= status < 300:
+        raise Undeliverable(f"it answers {status}")
 
 
 def _host(hook: SecretStr) -> str:

@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,15 +16,18 @@ from app.clock import Clock, parse_clock
 from app.db import Pool, create_pool
 from app.desk import Desk
 from app.intake.base import Directory, Sender
+from app.knowledge.embedding import Embedder, EmbedderError, MaskedEmbedder, OpenAIEmbedder, WordLlamaEmbedder
+from app.knowledge.runbooks import KnownRunbooks
+from app.knowledge.search import PostgresPast
 from app.queue import create_queue
 from app.received_changes import ReceivedChanges
 from app.reception import Reception
 from app.settings import Settings
+from app.store import vectors
 from app.store.alerts import observed_edges
 from app.store.facts import PostgresFacts
 from app.store.installation import masking_key
 from app.store.ledger import PostgresLedger, PostgresSnapshots
-from app.store.past import PostgresPast
 from collectors.base import Collector, Declared, Edge
 from collectors.replay import ReplayCollector
 from executors.base import AnyOperation, CreateExecutor, Executor
@@ -35,6 +38,7 @@ from graph.masking import Masker
 from graph.windows import ChooseWindows, Windows, recorded_windows, standard_windows
 
 if TYPE_CHECKING:
+    from app.notifiers.base import CreateNotifier, Notifier
     from graph.llms.accounted import CallLog
     from graph.llms.chat import ChatModel
     from graph.llms.openai_settings import Settings as OpenAISettings
@@ -60,6 +64,7 @@ class Product:
     senders: Mapping[str, Sender]
     directory: Directory
     reception: Reception
+    notifiers: Mapping[str, "Notifier"] = field(default_factory=dict)
 
 
 @asynccontextmanager
@@ -70,17 +75,23 @@ async def assembled(settings: Settings, database_url: str) -> AsyncIterator[Prod
     collectors = create_collectors(settings.collectors, file.declared(), clock)
     executors = create_executors(settings.executors, catalogue, clock)
     senders = create_senders(file, clock)
+    notifiers = create_notifiers(settings.notifiers, file, clock)
     keys = settings.audit_key
     pool = create_pool(database_url, max_size=2 * settings.worker_concurrency + 5, audit_keys=keys)
     intake_pool = create_pool(database_url, min_size=1, max_size=1, audit_keys=keys)
     queue = create_queue(database_url)
     closers = [*(c.aclose for c in collectors), *(e.aclose for e in executors), *(s.aclose for s in senders.values())]
+    closers += [n.aclose for n in notifiers.values()]
     async with AsyncExitStack() as stack:
         for closing in closers:
             stack.push_async_callback(closing)
         await stack.enter_async_context(pool)
         async with pool.connection() as connection:
             masker = create_masker(settings, file, await masking_key(connection))
+        embedder = create_embedder(settings, masker)
+        if embedder:
+            stack.push_async_callback(embedder.aclose)
+            await _prepare_vectors(pool, embedder)
         analyst, close_analyst = create_analyst(masker, settings, pool)
         stack.push_async_callback(close_analyst)
         await stack.enter_async_context(intake_pool)
@@ -96,11 +107,12 @@ async def assembled(settings: Settings, database_url: str) -> AsyncIterator[Prod
             operators=file.operators,
             operations=operations,
             correlation=file.correlation,
+            embedder=embedder,
             intake_pool=intake_pool,
         )
         deps = Deps(
             catalogue=catalogue,
-            collectors=[*collectors, ReceivedChanges(pool)],
+            collectors=[*collectors, ReceivedChanges(pool), KnownRunbooks(pool, embedder)],
             snapshots=PostgresSnapshots(pool),
             analyst=analyst,
             operations=operations,
@@ -114,9 +126,10 @@ async def assembled(settings: Settings, database_url: str) -> AsyncIterator[Prod
             zone=_zone(senders),
             reads_s=settings.reads_s,
             masker=masker,
-            past=PostgresPast(pool),
+            past=PostgresPast(pool, clock, embedder),
         )
-        yield Product(settings, clock, pool, queue, desk, deps, senders, Directory(catalogue), Reception(desk))
+        directory, reception = Directory(catalogue), Reception(desk)
+        yield Product(settings, clock, pool, queue, desk, deps, senders, directory, reception, notifiers)
 
 
 def create_collectors(names: tuple[str, ...], declared: Declared, clock: Clock) -> list[Collector]:
@@ -154,6 +167,15 @@ def create_executors(names: tuple[str, ...], catalogue: Catalogue, clock: Clock)
     return [_create("executors", "AUTOPILOT_EXECUTORS", name, call) for name in names]
 
 
+def create_notifiers(names: tuple[str, ...], file: AutopilotYaml, clock: Clock) -> "dict[str, Notifier]":
+    """The notifiers by name. Raises WiringError."""
+
+    def call(create: "CreateNotifier") -> "Notifier":
+        return create(clock, file)
+
+    return {name: _create("app.notifiers", "AUTOPILOT_NOTIFIERS", name, call) for name in names}
+
+
 def operations_by_name(executors: list[Executor]) -> dict[str, AnyOperation]:
     """Every operation that is turned on. Raises WiringError if two share a name."""
     operations: dict[str, AnyOperation] = {}
@@ -165,6 +187,28 @@ def operations_by_name(executors: list[Executor]) -> dict[str, AnyOperation]:
             )
         operations[operation.name] = operation
     return operations
+
+
+def create_embedder(settings: Settings, masker: Masker) -> Embedder | None:
+    """What makes vectors, if anything does; it sees masked texts only. Raises WiringError."""
+    try:
+        if settings.embedder == "openai":
+            from graph.llms.openai_settings import Settings as OpenAISettings
+
+            made = OpenAIEmbedder(OpenAISettings(), settings.embedding_model, settings.embedding_dimensions)
+            return MaskedEmbedder(made, masker)
+        return MaskedEmbedder(WordLlamaEmbedder(), masker) if settings.embedder else None
+    except EmbedderError as error:
+        raise WiringError(f"AUTOPILOT_EMBEDDER={settings.embedder}: {error}.") from None
+
+
+async def _prepare_vectors(pool: Pool, embedder: Embedder) -> None:
+    """Raises WiringError."""
+    try:
+        async with pool.connection() as connection:
+            await vectors.prepare(connection, embedder)
+    except vectors.NoVectors as error:
+        raise WiringError(f"AUTOPILOT_EMBEDDER: {error}") from None
 
 
 def create_masker(settings: Settings, file: AutopilotYaml, key: bytes) -> Masker:

@@ -18,6 +18,7 @@ from executors.base import (
     LangfusePrompt,
     Resource,
 )
+from graph.state import Language
 
 
 class LoadBalancer(BaseModel):
@@ -30,10 +31,33 @@ class LoadBalancer(BaseModel):
     overflow_target_group_arn: str | None = None
 
 
+class JiraProject(BaseModel):
+    """Where a team's tickets go, and what they are."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    project: str = Field(min_length=1, description="Its key, e.g. OPS")
+    issue_type: str = "Bug"
+    component: str = Field(default="", description="A component of that project")
+    assignee: str = Field(default="", description="accountId of who gets them; empty: as the project says")
+
+
+class Team(BaseModel):
+    """People who own services, and where they are told."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    slack_channel: str = Field(default="", description="Its id, e.g. C024BE91L, or its name, e.g. #payments")
+    jira: JiraProject | None = None
+    pagerduty: str = Field(default="", description="The name of a key of AUTOPILOT_PAGERDUTY_ROUTING_KEYS")
+    language: Language | None = Field(default=None, description="It is told in; unset: the incident's")
+    next: str = Field(default="", description="The team that is told where nobody of this one decides")
+
+
 class Service(KnownAs):
     """One service of the catalogue, with the names each source knows it under."""
 
-    owner: str = ""
+    owner: str = Field(default="", description="Where teams are declared: one of them")
     tier: int = Field(default=3, ge=1, le=5, description="1 is the most critical")
     description: str = ""
     kind: CalleeKind = Field(default="", description="service, database, cache, queue or external")
@@ -70,6 +94,23 @@ class Catalogue(BaseModel):
 
     environment: str = "production"
     services: Mapping[str, Service] = Field(default_factory=dict)
+    teams: Mapping[str, Team] = Field(default_factory=dict)
+
+    def owner(self, service: str) -> str:
+        """The team, or whatever the catalogue names; empty: nobody knows."""
+        return self.services[service].owner if service in self.services else ""
+
+    def in_line(self, team: str) -> tuple[str, ...]:
+        """Who is told after a team, where nobody decides: the next first."""
+        line: list[str] = []
+        while team in self.teams and (team := self.teams[team].next):
+            line.append(team)
+        return tuple(line)
+
+    @property
+    def owners(self) -> dict[str, str]:
+        """The team of each service that has one."""
+        return {name: service.owner for name, service in self.services.items() if service.owner}
 
     def edges(self) -> tuple[Edge, ...]:
         """Every declared dependency."""

@@ -11,10 +11,10 @@ from pydantic import JsonValue
 from collectors.base import Collector, Edge, Telemetry
 from executors.base import AnyOperation, Clock
 from graph.catalogue import Catalogue
-from graph.llms.base import Analyst, PastIncident, TrackRecord
+from graph.llms.base import Analyst, TrackRecord
 from graph.masking import Masker
 from graph.policy import Facts, Policy
-from graph.state import Alert, StepResult
+from graph.state import Alert, Evidence, PastIncident, StepResult
 from graph.windows import ChooseWindows, standard_windows
 
 
@@ -114,21 +114,26 @@ class ResourceBusy(Exception):
 class PastIncidents(Protocol):
     """What this installation learned from incidents that are over."""
 
-    async def similar(self, incident_id: str, alert: Alert, components: Sequence[str]) -> Sequence[PastIncident]:
-        """Closed incidents with the same rule, or a root cause among ``components``, the most telling first; few."""
+    async def similar(self, incident_id: str, alert: Alert, evidence: Evidence) -> Sequence[PastIncident]:
+        """Incidents that are over and looked like this one, the most telling first; few, and never the incident itself.
 
-    async def track_record(self, category: str) -> Mapping[str, TrackRecord]:
-        """How each operation did on root causes of that category."""
+        ``evidence``: its own; what an earlier round appended from memory is no likeness.
+        """
+
+    async def track_record(self, category: str, component: str | None, environment: str) -> Mapping[str, TrackRecord]:
+        """How each operation did on root causes of that category; those of the component in that environment weigh
+        most. An empty environment is any.
+        """
 
 
 class NoPast:
     """PastIncidents of an installation that remembers nothing: Studio, evaluation, tests."""
 
-    async def similar(self, incident_id: str, alert: Alert, components: Sequence[str]) -> Sequence[PastIncident]:
+    async def similar(self, incident_id: str, alert: Alert, evidence: Evidence) -> Sequence[PastIncident]:
         """None."""
         return ()
 
-    async def track_record(self, category: str) -> Mapping[str, TrackRecord]:
+    async def track_record(self, category: str, component: str | None, environment: str) -> Mapping[str, TrackRecord]:
         """Nothing is known."""
         return {}
 
@@ -186,5 +191,8 @@ class Deps:
     patience: Patience = field(default_factory=Patience)
     masker: Masker = field(default_factory=partial(Masker, b"autopilot"))
     past: PastIncidents = field(default_factory=NoPast)
+    past_s: float = (
+        5.0  # wall time for similar incidents, which help to read the evidence and are not worth waiting for
+    )
     zone: tzinfo = UTC  # in which people may write times that name no zone
     reads_s: float = 15.0  # wall time that an analyst may take for all its questions to collectors together

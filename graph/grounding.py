@@ -12,6 +12,8 @@ from typing import get_args
 
 from collectors.base import Scope
 from graph import hops
+from graph.llms.korean import Word
+from graph.memory import of_now
 from graph.sentences import cleaned, folded, sentences
 from graph.state import (
     ActionOption,
@@ -25,7 +27,7 @@ from graph.state import (
     RootCause,
     Suspect,
 )
-from graph.statements import claim_complaint, prose_complaint
+from graph.statements import ONLY_THEN, claim_complaint, is_remembered, prose_complaint
 
 _ALIKE = 0.4
 """From this share of common text on, a sentence of the second answer is the first one's, said anew: sentences on
@@ -40,7 +42,7 @@ _NO_CAUSE: Mapping[Language, str] = {
 _TITLE: Mapping[Language, str] = {"en": "{category} in {component}", "ko": "{component}: {category}"}
 _BOTH: Mapping[Language, str] = {
     "en": "Ranking suspects {first} first: {why} The analyst names {named}: {claims}",
-    "ko": "랭킹의 1순위 후보는 {first}입니다: {why} 분석은 {named}을(를) 지목합니다: {claims}",
+    "ko": "랭킹의 1순위 후보는 {first}입니다: {why} 분석은 {named:을/를} 지목합니다: {claims}",
 }
 _UNSUPPORTED: Mapping[Language, str] = {
     "en": "no claim for it could be verified.",
@@ -246,7 +248,7 @@ def _contradiction(answer: RootCause, claims: Iterable[Claim], evidence: Evidenc
     said = " ".join(claim.text for claim in claims if claim.verified)
     why = first.why.strip() or f"score {first.score:.2f}."
     return _BOTH[answer.language].format(
-        first=first.component, why=why, named=answer.component, claims=said or _UNSUPPORTED[answer.language]
+        first=first.component, why=why, named=Word(answer.component), claims=said or _UNSUPPORTED[answer.language]
     )
 
 
@@ -292,15 +294,19 @@ class _Prose:
     written_by_us: bool
 
     def supported(self, about: str, text: str, component: str = "") -> str:
-        """The sentences that hold; ``component`` is whom they speak of unnamed."""
-        kept = []
-        for sentence in sentences(text):
-            complaint = self._complaint(sentence, component)
-            if complaint:
-                self.table.add(about, _attributed(sentence, component), complaint, dropped=True)
-            else:
-                kept.append(sentence)
-        return " ".join(kept)
+        """The sentences that hold; ``component`` is whom they speak of unnamed.
+
+        What is remembered of earlier incidents is told beside what holds now, and never instead of it.
+        """
+        spoken = sentences(text)
+        complaints = {sentence: self._complaint(sentence, component) for sentence in spoken}
+        remembered = {sentence for sentence in spoken if is_remembered(sentence, self.evidence)}
+        only_then = all(complaints[sentence] for sentence in spoken if sentence not in remembered)
+        complaints |= dict.fromkeys(remembered, ONLY_THEN if only_then else "")
+        for sentence in spoken:
+            if complaints[sentence]:
+                self.table.add(about, _attributed(sentence, component), complaints[sentence], dropped=True)
+        return " ".join(sentence for sentence in spoken if not complaints[sentence])
 
     def title(self, answer: RootCause) -> str:
         """The title, or one made of category and component."""
@@ -330,6 +336,8 @@ class _Prose:
         return False
 
     def _complaint(self, sentence: str, component: str = "") -> str:
+        if is_remembered(sentence, self.evidence):
+            return ONLY_THEN
         if any(claim.verified and folded(sentence) in folded(claim.text) for claim in self.claims):
             return ""
         return prose_complaint(sentence, self.evidence, self.components, component, explains=self.written_by_us)
@@ -364,7 +372,8 @@ def _seen(evidence: Evidence) -> set[str]:
     """The components that the evidence is about."""
     ends = {end for hop in hops.ranked(evidence) for end in (hop.cause, hop.effect)}
     edges = {end for edge in evidence.edges for end in (edge.caller, edge.callee)}
-    return ends.union(edges, (f.component for f in evidence.findings), (s.component for s in evidence.suspects))
+    now = of_now(evidence).findings  # that an earlier incident names a component makes it none of ours
+    return ends.union(edges, (f.component for f in now), (s.component for s in evidence.suspects))
 
 
 # --- what a model wrote -----------------------------------------------------------------------------------

@@ -1073,9 +1073,12 @@ class Masker:
     def masked_evidence(self, evidence: Evidence) -> Evidence:
         """All free text masked; what is needed to measure a metric again stays as it is.
 
-        A text that cannot be masked is withheld: the incident goes on without it.
+        A text that cannot be masked is withheld: the incident goes on without it. What an earlier incident calls its
+        component may be anybody's free text, and joins nothing.
         """
-        return self._model(evidence, IDENTIFIERS | {"ref", "readable"}, self._mask_or_withhold)
+        masked = self._model(evidence, IDENTIFIERS | {"ref", "readable", "similar"}, self._mask_or_withhold)
+        similar = tuple(self._model(past, {"incident_id"}, self._mask_or_withhold) for past in evidence.similar)
+        return masked.model_copy(update={"similar": similar}) if similar else masked
 
     def masked_telemetry(self, telemetry: Telemetry) -> Telemetry:
         """All free text masked, queries and links too, for somebody else's eyes. Raises MaskingError."""

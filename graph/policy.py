@@ -6,19 +6,29 @@ what may have changed since: the kill switch, the actions per hour, and a freeze
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime, time
+from datetime import UTC, datetime, time, timedelta
 from functools import cached_property
 from hashlib import sha256
 from json import dumps
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from executors.base import AnyOperation, Risk
-from graph.state import Needs, PlanStep, Role
+from graph.state import Needs, PlanStep, Role, Severity
 
 RISKS: tuple[Risk, ...] = ("none", "low", "medium", "high")
+SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "info")
 ROLES: tuple[Role, ...] = ("viewer", "responder", "admin")
 DEFAULT_ROLES: Mapping[Risk, Role] = {"none": "responder", "low": "responder", "medium": "responder", "high": "admin"}
 DEFAULT_APPROVALS: Mapping[Risk, int] = {"none": 1, "low": 1, "medium": 1, "high": 2}
@@ -56,12 +66,9 @@ class OperationRule(PolicyModel):
     allowed: bool = Field(default=True, description="false: never, in this installation")
 
 
-class FreezeWindow(PolicyModel):
-    """When nothing may be changed but what ``allow`` lists: once, from … until, or every week, by the wall clock."""
+class Weekly(PolicyModel):
+    """Hours of the week, by the wall clock of a place."""
 
-    name: str = Field(min_length=1)
-    since: AwareDatetime | None = Field(default=None, alias="from", description="With its offset: …T00:00:00+09:00")
-    until: AwareDatetime | None = None
     weekdays: tuple[Weekday, ...] = Field(
         default=(), description="Every week; hours past midnight are of the day before"
     )
@@ -69,15 +76,9 @@ class FreezeWindow(PolicyModel):
         default=None, description="From and until, of each day; may pass midnight"
     )
     timezone: str = Field(default="UTC", description="Of weekdays and hours, e.g. Asia/Seoul")
-    services: tuple[str, ...] = Field(default=(), description="Empty: all")
-    allow: tuple[str, ...] = Field(default=("check_ecs_health",), description="Operations that run all the same")
 
     @model_validator(mode="after")
-    def _is_some_time(self) -> Self:
-        if not (self.since or self.until or self.weekdays or self.hours):
-            raise ValueError("a freeze window needs from and until, or weekdays, or hours")
-        if self.since and self.until and self.since >= self.until:
-            raise ValueError("from must lie before until")
+    def _are_hours(self) -> Self:
         if self.hours and self.hours[0] == self.hours[1]:
             raise ValueError("hours begin and end at the same time; leave them out to mean the whole day")
         if self.hours and any(hour.tzinfo for hour in self.hours):
@@ -89,9 +90,7 @@ class FreezeWindow(PolicyModel):
         return self
 
     def covers(self, at: datetime) -> bool:
-        """Whether it is in force at that moment."""
-        if (self.since and at < self.since) or (self.until and at >= self.until):
-            return False
+        """Whether that moment lies within them."""
         local = at.astimezone(ZoneInfo(self.timezone))
         begin, end = self.hours or (time.min, time.max)
         now, day = local.time(), local.weekday()
@@ -102,6 +101,30 @@ class FreezeWindow(PolicyModel):
     def _on(self, day: int) -> bool:
         return not self.weekdays or WEEKDAYS[day % 7] in self.weekdays
 
+
+class FreezeWindow(Weekly):
+    """When nothing may be changed but what ``allow`` lists: once, from … until, or every week."""
+
+    name: str = Field(min_length=1)
+    since: AwareDatetime | None = Field(default=None, alias="from", description="With its offset: …T00:00:00+09:00")
+    until: AwareDatetime | None = None
+    services: tuple[str, ...] = Field(default=(), description="Empty: all")
+    allow: tuple[str, ...] = Field(default=("check_ecs_health",), description="Operations that run all the same")
+
+    @model_validator(mode="after")
+    def _is_some_time(self) -> Self:
+        if not (self.since or self.until or self.weekdays or self.hours):
+            raise ValueError("a freeze window needs from and until, or weekdays, or hours")
+        if self.since and self.until and self.since >= self.until:
+            raise ValueError("from must lie before until")
+        return self
+
+    def covers(self, at: datetime) -> bool:
+        """Whether it is in force at that moment."""
+        if (self.since and at < self.since) or (self.until and at >= self.until):
+            return False
+        return super().covers(at)
+
     def __str__(self) -> str:
         """Its name, and when it is over."""
         begin_end = f"{self.hours[0]:%H:%M} to {self.hours[1]:%H:%M}" if self.hours else ""
@@ -109,6 +132,80 @@ class FreezeWindow(PolicyModel):
         until = f"until {self.until:%Y-%m-%d %H:%M %Z}" if self.until else ""
         told = ", ".join(filter(None, (f"{weekly} {self.timezone}" if weekly else "", until)))
         return f"{self.name!r} ({told})" if told else repr(self.name)
+
+
+class QuietHours(Weekly):
+    """When people are not told of what can wait until they are over."""
+
+    severities: tuple[Severity, ...] = Field(default=("warning", "info"), description="Of incidents that can wait")
+
+    @model_validator(mode="after")
+    def _end(self) -> Self:
+        if not self.hours and set(self.weekdays or WEEKDAYS) == set(WEEKDAYS):
+            raise ValueError("quiet hours need hours, or some of the weekdays: nobody would ever be told")
+        return self
+
+    def end(self, at: datetime) -> datetime:
+        """When they are over, of a moment that they cover; others may begin then."""
+        zone = ZoneInfo(self.timezone)
+        local = at.astimezone(zone)
+        until = self.hours[1] if self.hours else time.min
+        day = local.date() if self.hours and local.time() < until else local.date() + timedelta(days=1)
+        return datetime.combine(day, until, tzinfo=zone).astimezone(UTC)
+
+
+TicketOn = Literal["opened", "awaiting_decision", "manual", "escalation", "needs_attention"]
+
+
+class Messages(PolicyModel):
+    """Who is told of what, and when."""
+
+    quiet_hours: tuple[QuietHours, ...] = Field(
+        default=(),
+        description="People are told afterwards; programs (webhook) at once, and where nobody decides, or it needs"
+        " attention, everybody",
+    )
+    least_severity: dict[str, Severity] = Field(
+        default_factory=dict,
+        description="Of incidents that a notifier tells of by itself, by its name; pagerduty: critical, others: info."
+        " Where nobody decides, or it needs attention, severity does not matter",
+    )
+    tickets_on: tuple[TicketOn, ...] = Field(default=("manual",), description="When a ticket is made")
+    default_team: str = Field(default="", description="Is told where nobody owns the service; one of teams:")
+    default_channel: str = Field(
+        default="", description="In Slack, for teams without a channel, and where theirs could not be told"
+    )
+
+    @field_validator("quiet_hours", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: object) -> object:
+        return (value,) if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _leave_some_time(self) -> Self:
+        for severity in SEVERITIES:
+            until = self.held_until(severity, datetime(2026, 1, 5, tzinfo=UTC))
+            if until and self._quiet(severity, until):
+                raise ValueError(f"quiet hours leave no time at which anybody is told of {severity} incidents")
+        return self
+
+    def held_until(self, severity: Severity, at: datetime) -> datetime | None:
+        """When people may be told of an incident of that severity; None: now."""
+        until = at
+        for _ in range(2 * len(self.quiet_hours) * len(WEEKDAYS)):  # the end of one may lie within another
+            quiet = self._quiet(severity, until)
+            if quiet is None:
+                break
+            until = quiet.end(until)
+        return until if until > at else None
+
+    def _quiet(self, severity: Severity, at: datetime) -> QuietHours | None:
+        return next((q for q in self.quiet_hours if severity in q.severities and q.covers(at)), None)
+
+    def concerns(self, notifier: str, severity: Severity) -> bool:
+        """Whether it tells of incidents of that severity by itself."""
+        least = self.least_severity.get(notifier, "critical" if notifier == "pagerduty" else "info")
+        return SEVERITIES.index(severity) <= SEVERITIES.index(least)
 
 
 class ErrorBudget(PolicyModel):
@@ -151,11 +248,13 @@ class Policy(PolicyModel):
     dry_run_environments: tuple[str, ...] = Field(default=(), description="Nothing is changed there, only told")
     undo_when_worse: Literal["at_once", "ask"] = "at_once"
     waiting: Waiting = Waiting()
+    messages: Messages = Messages()
 
     @cached_property
     def version(self) -> str:
-        """Changes with every change of the policy; part of each plan's digest."""
-        return sha256(dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:12]
+        """Changes with every change of what may be run; part of each plan's digest."""
+        rules = self.model_dump(mode="json", exclude={"messages"})
+        return sha256(dumps(rules, sort_keys=True).encode()).hexdigest()[:12]
 
     def dry_run_only(self, environment: str) -> bool:
         """Whether nothing may be changed in an environment."""

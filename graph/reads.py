@@ -27,6 +27,7 @@ from graph.deps import SnapshotKey, Snapshots
 from graph.llms.base import ReadMenu, ReadRefused
 from graph.looks import RESERVE_S, answered
 from graph.masking import WITHHELD, Masker, MaskingError
+from graph.memory import of_now
 from graph.progress import report
 from graph.read_findings import Answered, findings, in_words
 from graph.state import Evidence, Finding
@@ -102,13 +103,13 @@ class EvidenceReader:
                 *(suspect.component for suspect in evidence.suspects),
                 self._scope.service,
                 *(target.service for target in self._scope.targets),
-                *(finding.component for finding in evidence.findings),
+                *(finding.component for finding in of_now(evidence).findings),
                 *(name for edge in evidence.edges for name in (edge.caller, edge.callee)),
             )
         )
 
     def _traces(self) -> tuple[str, ...]:
-        found = (*self._evidence.findings, *(f for answer in self._answers.values() for f in answer))
+        found = (*of_now(self._evidence).findings, *(f for answer in self._answers.values() for f in answer))
         texts = (text for f in found for text in (f.excerpt, f.summary, f.query, f.link or ""))
         return tuple(dict.fromkeys(_traces_in((*self._scope.hints, *texts))))[:MAX_TRACES]
 

@@ -6,7 +6,7 @@ does not hold.
 
 import re
 import unicodedata
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -116,9 +116,16 @@ def quotations(text: str) -> list[str]:
     return [next(group for group in match.groups() if group).strip() for match in _QUOTED.finditer(text)]
 
 
-def without_quotations(text: str) -> str:
-    """The text in the author's own words."""
-    return _QUOTED.sub(" … ", text)
+def without_quotations(text: str, said: Callable[[str, str], bool] = lambda before, quoted: True) -> str:
+    """The text in the author's own words; of its quotations those stay for which ``said`` is false.
+
+    It is given the text before the quotation, and what is quoted.
+    """
+
+    def instead(match: re.Match[str]) -> str:
+        return " … " if said(text[: match.start()], next(filter(None, match.groups()))) else match[0]
+
+    return _QUOTED.sub(instead, text)
 
 
 def cited_ids(text: str) -> list[str]:

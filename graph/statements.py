@@ -11,6 +11,7 @@ from datetime import datetime
 from functools import cached_property
 
 from graph import hops
+from graph.memory import is_memory, of_now, sentences_of
 from graph.moments import moments, without_moments
 from graph.quantities import Quantity, differences, ends, factors, leftovers, quantities, steps, supported, versions
 from graph.sentences import (
@@ -41,6 +42,10 @@ from graph.sentences import (
 )
 from graph.state import Claim, Evidence, Finding
 
+ONLY_THEN = "tells only of an earlier incident, what happened then and not what happens now; cite what shows it now"
+_ONLY_A_RUNBOOK = "cites only a runbook, which tells what may happen and not what did"
+_ELSEWHEN = "…"  # in the place of an earlier incident's name
+_NAME = re.compile(r"(?=.*[A-Za-z]).{5,}")  # shorter, or a bare number, it could stand in any sentence by chance
 _FOLDS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _RATIOS = {
     **{f"{word}fold": float(number) for number, word in enumerate(_FOLDS, start=2)},
@@ -189,13 +194,13 @@ def claim_complaint(claim: Claim, evidence: Evidence, components: Collection[str
     if missing:
         return f"cites {listed(missing)}, which the evidence does not contain"
     cited = tuple(finding for eid in claim.evidence if (finding := evidence.finding(eid)))
-    ground = Ground(cited, evidence, frozenset(components), claims=True)
-    quoted = _quote_complaint(claim.quote, ground)
-    if quoted or _is_own(claim.text, cited):
-        return quoted
-    if all(finding.kind == "knowledge" for finding in cited):
-        return "cites only a runbook, which tells what may happen and not what did"
-    return _complaint(claim.text, ground) or ("" if claim.quote.strip() else _anchor_complaint(claim.text, ground))
+    said, now = _of_now(claim.text, cited, evidence)
+    ground = Ground(now, of_now(evidence), frozenset(components), claims=True)
+    only = _only_knowledge(cited) or (ONLY_THEN if claim.text and not said else "")
+    wrong = only or _quote_complaint(claim.quote, ground)
+    if wrong or _is_own(said, now):
+        return wrong
+    return _complaint(said, ground) or ("" if claim.quote.strip() else _anchor_complaint(said, ground))
 
 
 def prose_complaint(
@@ -210,12 +215,57 @@ def prose_complaint(
     if missing:
         return f"cites {listed(missing)}, which the evidence does not contain"
     cited = tuple(f for f in evidence.findings if not ids or f.id in ids)
-    if _is_own(sentence, cited) or _bare(sentence) in _told_by_ranking(evidence):
+    if ids and (only := _only_knowledge(cited)):
+        return only
+    own, now = _of_now(sentence, cited, evidence)
+    if _is_own(own, now) or _bare(own) in _told_by_ranking(evidence):
         return ""
-    text = f"{about}: {sentence}" if about else sentence
-    ground = Ground(cited, evidence, frozenset(components), claims=False)
-    must = not explains and named(sentence, ground.components)
+    text = f"{about}: {own}" if about else own
+    ground = Ground(now, of_now(evidence), frozenset(components), claims=False)
+    must = not explains and named(own, ground.components)
     return _complaint(text, ground) or (_anchor_complaint(text, ground) if must else "")
+
+
+def is_remembered(sentence: str, evidence: Evidence) -> bool:
+    """Whether it is what ``graph/memory.py`` tells of an earlier incident, and nothing else."""
+    return _bare(sentence) in {_bare(text) for text in sentences_of(evidence)}
+
+
+def _only_knowledge(cited: Sequence[Finding]) -> str:
+    """Why findings that were written and not measured now bear nothing alone; empty if others are with them."""
+    if not all(finding.kind == "knowledge" for finding in cited):
+        return ""
+    return ONLY_THEN if any(map(is_memory, cited)) else _ONLY_A_RUNBOOK
+
+
+def _of_now(text: str, cited: Sequence[Finding], evidence: Evidence) -> tuple[str, tuple[Finding, ...]]:
+    """The text without what it tells of earlier incidents as such, and the cited findings that bear the rest.
+
+    Left out is what memory says word for word, and in a sentence that names one of them its name, its date, and what it
+    quotes of it right behind the name. All else is held against what was measured now. A sentence that tells of a cause
+    may quote nothing so: it would be the cause of then.
+    """
+    memory, now = [f for f in cited if is_memory(f)], tuple(f for f in cited if not is_memory(f))
+    if not memory:
+        return text, now
+    parts = [part for part in sentences(text) if not is_remembered(part, evidence)]
+    for finding in memory:
+        parts = [_without_mention(part, finding) for part in parts]
+    return " ".join(parts), now
+
+
+def _without_mention(sentence: str, finding: Finding) -> str:
+    name = re.compile(rf"(?<![\w-]){re.escape(finding.signal)}(?![\w-])", re.ASCII)
+    if not (_NAME.fullmatch(finding.signal) and name.search(sentence)):
+        return sentence
+    then = folded("\n".join(texts([finding])))
+    day = re.compile(rf"(?<![\d-]){finding.at:%Y-%m-%d}(?![\d-])")
+    if not (blames(sentence) or tells_a_cause(sentence)):
+        behind = re.compile(rf"{name.pattern}(?: of {day.pattern})?[\s(]*\Z", re.ASCII)
+        sentence = without_quotations(
+            sentence, lambda before, quoted: behind.search(before) is not None and folded(quoted) in then
+        )
+    return day.sub(_ELSEWHEN, name.sub(_ELSEWHEN, sentence))
 
 
 def texts(findings: Iterable[Finding]) -> list[str]:
@@ -541,7 +591,8 @@ def _is_anchored(sentence: str, ground: Ground) -> bool:
     moves = [told(clause) for clause in clauses(own)]
     if any(move.moves or move.denies or move.calm for move in moves) or _RATIO.search(own):
         return True
-    return blames(sentence) or bool(causes(sentence, ground.components))
+    accused = bool(blamed(sentence, ground.components)) or (blames(sentence) and _ELSEWHEN not in sentence)
+    return accused or bool(causes(sentence, ground.components))
 
 
 # --- subjects ---------------------------------------------------------------------------------------------

@@ -290,8 +290,9 @@ def _of_a_part(seen: Verification, failed: StepResult, results: Sequence[StepRes
     """Not all was done: at best it improved."""
     remain = [r.operation for r in results if r.made]
     detail = f"{failed.operation} {failed.status}: {failed.detail}"
-    detail += f" In place: {', '.join(remain)}." if remain else ""
-    detail += f" {seen.detail}" if seen.verdict == "worse" else ""
+    beside = [f"In place: {', '.join(remain)}."] if remain else []
+    beside += [seen.detail] if seen.verdict == "worse" else []
+    detail = " ".join([f"{detail.rstrip('.')}.", *beside]) if beside else detail
     return seen.model_copy(
         update={"verdict": "improved" if seen.verdict == "resolved" else seen.verdict, "detail": detail}
     )

@@ -4,11 +4,15 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from app.environment import reference
+from app.knowledge.embedding import how_to_get_wordllama
+from app.pictures_png import KOREAN_FAMILIES
 from tests.conftest import ROOT
 
 SET = {"POSTGRES_PASSWORD": "x", "AUTOPILOT_DATADOG_WEBHOOK_TOKENS": "y" * 24}
@@ -54,6 +58,23 @@ def test_compose_passes_every_setting_that_a_container_can_use() -> None:
     assert composed[required].startswith(f"${{{required}:?")
     for name in {*passed, *credentials} - {required}:
         assert composed[name] == f"${{{name}:-}}"
+
+
+def test_the_image_has_what_settings_turn_on() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    assert "'.[console,embeddings]'" in dockerfile
+    assert "fonts-nanum" in dockerfile
+    assert "NanumGothic" in KOREAN_FAMILIES  # as that package calls it
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "arm64", "aarch64"])
+@pytest.mark.parametrize("python", [(3, 11), (3, 13), (3, 14)])
+def test_what_is_said_of_wordllama_is_what_the_extra_installs(machine: str, python: tuple[int, int]) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    [marker] = [Requirement(line).marker for line in extras["embeddings"]]
+    assert marker is not None
+    installed = marker.evaluate({"python_version": ".".join(map(str, python)), "platform_machine": machine})
+    assert ("pip install '.[embeddings]'" in how_to_get_wordllama(machine, python)) == installed
 
 
 def test_nothing_names_a_registry_or_a_machine() -> None:

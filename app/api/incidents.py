@@ -26,9 +26,9 @@ from app.desk import NotFound
 from app.incidents import open_by_hand
 from app.intake.base import OLDEST
 from app.report_markdown import markdown
-from app.store import decisions as decision_store
 from app.store import incidents as store
-from app.store import ledger, llm_calls
+from app.store import ledger
+from app.stored_report import load_report
 from app.unmask import originals
 from app.wiring import Product
 from graph.state import Alert, Finding, Language, Severity
@@ -36,7 +36,7 @@ from graph.state import Alert, Finding, Language, Severity
 router = APIRouter(tags=["incidents"])
 
 POLL_S = 0.3
-LINKED = ("events", "report", "evidence", "actions", "executions", "model-calls")
+LINKED = ("events", "report", "evidence", "actions", "executions", "model-calls", "messages")
 EVENT_ID = re.compile(r"[0-9]{1,18}")
 
 
@@ -271,7 +271,7 @@ async def get_report(
     Labels, and what the rules engine wrote, are in the language asked for. What a model wrote stays as it is, and
     `root_cause.language` says what that is.
     """
-    built = await load_report(product, incident_id, language or preferred(accept_language))
+    built = await load_report(product.pool, incident_id, language or preferred(accept_language))
     await shown(product.desk, incident_id, who, "report")
     headers = {"Content-Language": built.language, "Vary": "Accept, Accept-Language"}
     if format_ == "markdown" or (format_ is None and "text/markdown" in accept):
@@ -283,13 +283,13 @@ async def get_report(
 @router.get("/incidents/{incident_id}/evidence", summary="All evidence", responses=responses(401, 404))
 async def get_evidence(incident_id: str, product: ProductDep, _: CallerDep) -> list[Finding]:
     """E1 … En of the last round."""
-    return list((await load_report(product, incident_id)).evidence)
+    return list((await load_report(product.pool, incident_id)).evidence)
 
 
 @router.get("/incidents/{incident_id}/evidence/{eid}", summary="One piece of evidence", responses=responses(401, 404))
 async def get_finding(incident_id: str, eid: str, product: ProductDep, who: CallerDep) -> Finding:
     """One finding by its id."""
-    finding = _finding(await load_report(product, incident_id), eid)
+    finding = _finding(await load_report(product.pool, incident_id), eid)
     await shown(product.desk, incident_id, who, f"evidence:{finding.id}")
     return finding
 
@@ -336,7 +336,7 @@ async def get_topology_picture(
     incident_id: str, product: ProductDep, _: CallerDep, lang: LanguageQuery = "en"
 ) -> Response:
     """SVG: who calls whom, suspects, and the causal path in the direction of the failure, with its checks."""
-    drawn = report.topology(await load_report(product, incident_id), language=lang)
+    drawn = report.topology(await load_report(product.pool, incident_id), language=lang)
     if not drawn:
         raise HTTPException(404, f"Nothing is known yet of who calls whom around incident {incident_id}.")
     return Response(drawn, media_type="image/svg+xml", headers=PICTURE_HEADERS)
@@ -355,7 +355,7 @@ async def get_chart(
     incident_id: str, eid: str, product: ProductDep, _: CallerDep, lang: LanguageQuery = "en"
 ) -> Response:
     """SVG: the values over time, what is usual, the incident, the onset, and the changes around it."""
-    built = await load_report(product, incident_id)
+    built = await load_report(product.pool, incident_id)
     drawn = report.chart(built, _finding(built, eid), language=lang)
     if not drawn:
         raise HTTPException(404, f"Evidence {eid} of incident {incident_id} has no values over time to draw.")
@@ -370,23 +370,6 @@ async def get_executions(incident_id: str, product: ProductDep, _: CallerDep) ->
         steps = await ledger.steps(connection, incident_id)
         done = await store.executions(connection, incident_id)
     return Executions(steps=[LedgerStep.model_validate(s) for s in steps], executions=[e["body"] for e in done])
-
-
-async def load_report(product: Product, incident_id: str, language: Language | None = None) -> report.Report:
-    """The report as of now; ``language``: None for the incident's. Raises NotFound."""
-    async with product.pool.connection() as connection:
-        row = await _row(connection, incident_id)
-        return report.build(
-            row,
-            await store.analyses(connection, incident_id),
-            await store.decisions(connection, incident_id),
-            await store.executions(connection, incident_id),
-            await store.events(connection, incident_id),
-            await store.alert_cycles(connection, incident_id),
-            await llm_calls.page(connection, incident_id),
-            await decision_store.approvals(connection, incident_id, row["plan_revision"]),
-            language=language,
-        )
 
 
 async def _row(connection: Connection, incident_id: str) -> Row:

@@ -8,12 +8,14 @@ from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
+from starlette.background import BackgroundTask
 
 from app.alerts import Delivery, Outcome
 from app.api.problems import responses
 from app.decisions import refuse_stranger
 from app.intake import datadog
 from app.intake.base import Incoming, IntakeUnavailable, NotAllowed, Parsed, Unauthentic, UnreadablePayload
+from app.intake.slack import form_asked
 from app.wiring import Product
 
 
@@ -228,21 +230,25 @@ async def receive_slack_command(request: Request) -> Response:
 async def receive_slack_action(request: Request) -> Response:
     """Verified and stored, and decided by a job of the same transaction: as the operator of autopilot.yaml who has this
     Slack id, by the checks of every other door. Who clicked is answered at the `response_url`: nobody else reads it.
-    The same click again is nothing new.
+    The same click again is nothing new. Where the button asks for a hint, its form is opened once this is answered.
     """
     try:
-        await _take(request, "slack", "actions")
+        delivery, outcome = await _take(request, "slack", "actions")
     except HTTPException as error:
         if error.status_code == 401:  # whatever incident it names: that is a stranger's word
             await refuse_stranger(request.app.state.product.desk, "", "slack")
         raise
+    if (asked := form_asked(delivery.body)) and not outcome.duplicate:
+        from app.slack_forms import open_form  # here: only this needs a client of Slack's
+
+        return Response(background=BackgroundTask(open_form, request.app.state.product, asked))
     return Response()
 
 
 def _said(product: Product, delivery: Delivery, outcome: Outcome) -> str:
     if outcome.incident_id is None:
         return delivery.error or "It is stored; no incident was opened."
-    link = f"{product.settings.public_url.rstrip('/')}/ui/?incident={outcome.incident_id}"
+    link = product.settings.incident_url(outcome.incident_id)
     return f"Investigating / 조사를 시작합니다: <{link}|{outcome.incident_id}>"
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from app.console.markup import (
+    address,
     bullets,
     card,
     chip,
@@ -17,7 +18,7 @@ from app.console.markup import (
 )
 from app.console.progress import Event, Source, Step, sources, steps
 from app.console.texts import counted
-from app.report import AlertOf, DecisionMade, Report, chart, quotation, retold
+from app.report import OUR_ID, AlertOf, DecisionMade, Report, chart, quotation, retold
 from app.report import summary as told
 from app.report import topology as draw_topology
 from app.report_texts import (
@@ -25,6 +26,7 @@ from app.report_texts import (
     Texts,
     around_decision,
     author,
+    came_of,
     chosen,
     confidence,
     grounded,
@@ -33,7 +35,7 @@ from app.report_texts import (
     written_in,
 )
 from graph.confidence import percent
-from graph.state import Assessment, Claim, Finding, GroundingCheck, Hop, RootCause
+from graph.state import Assessment, Claim, Finding, GroundingCheck, Hop, PastIncident, RootCause
 
 MAX_OPEN = 12  # findings; more are folded away
 MAX_CHARTS = 6  # more evidence is read, not looked at; each further chart is a link away
@@ -47,12 +49,15 @@ def summary(report: Report, t: Texts) -> str:
     severity = chip(report.severity, word(t, "severity", report.severity))
     count = counted(t, report.alert_count, report.flaps)
     alerts = f"{count} · " if count else ""
-    link = f"/incidents/{text(report.incident_id)}/report?format=markdown&amp;language={t['language']}"
+    here = f"/incidents/{text(report.incident_id)}"
+    link = f"{here}/report?format=markdown&amp;language={t['language']}"
+    draft = f"{here}/postmortem?format=markdown&amp;download=true&amp;language={t['language']}"
+    links = f'<a href="{link}" target="_blank">{t["report"]}</a> · <a href="{draft}" download>{t["postmortem"]}</a>'
     return (
         f'<section class="summary"><h1>{status} {text(report.title)}</h1><p>'
         f"<b>{text(report.service)}</b> · {text(report.environment)} · {severity} · "
         f"{t['occurred']} {moment(report.occurred_at)} · {alerts}<code>{text(report.incident_id)}</code> · "
-        f'<a href="{link}" target="_blank">{t["report"]}</a> {reason}</p></section>'
+        f"{links} {reason}</p></section>"
         + (notice(f"{t['not_begun']}\n{report.status_reason}".strip()) if report.waits else "")
     )
 
@@ -307,6 +312,26 @@ def gaps(report: Report, t: Texts) -> str:
         for g in report.gaps
     )
     return card(t["gaps"], rows)
+
+
+def similar(report: Report, t: Texts) -> str:
+    """Earlier incidents that looked like this one: why, what their cause was, and what resolved them or did not."""
+    rows = bullets((_past(past, t) for past in report.similar), "results")
+    note = f'<p class="muted">{t["similar_note"]}</p>'
+    return card(t["similar"], note + rows) if rows else ""
+
+
+def _past(past: PastIncident, t: Texts) -> str:
+    name = text(past.incident_id)
+    if OUR_ID.fullmatch(past.incident_id):
+        name = f'<a href="{address(incident=past.incident_id, lang=t["language"])}">{name}</a>'
+    cause = " · ".join(filter(None, (past.component, past.category.replace("_", " ")))) or "-"
+    why = f'<span class="muted">{t["similar_why"]}:</span> {text("; ".join(past.reasons))}<br>' if past.reasons else ""
+    return (
+        f"<b>{name}</b> {text(past.at)} {text(past.title)} {references([past.evidence])}"
+        f'<br><small>{why}<span class="muted">{t["similar_cause"]}:</span> {text(cause)}'
+        f'<br><span class="muted">{t["similar_outcome"]}:</span> {text("; ".join(came_of(t, past)))}</small>'
+    )
 
 
 def runbooks(report: Report, t: Texts) -> str:

@@ -8,17 +8,18 @@ import gradio as gr
 
 from app import decisions
 from app.api.decisions import DecisionBody, NoteBody
-from app.api.incidents import load_report
 from app.console import actions
 from app.console.components import html, on
 from app.console.markup import notice
 from app.console.progress import Event
 from app.console.visits import Shown, Updates, Visit, Visits
+from app.db import Row
 from app.decision_checks import Admissible, Verdict, check, load
 from app.decisions import Offers, Outcome
 from app.report import Report
 from app.report_texts import Texts, amount
 from app.security import Caller
+from app.stored_report import load_report
 from executors.base import AnyOperation, Change, ExecutorError
 from graph.aftermath import left_in_place
 from graph.state import Choice, Execution, PlanStep, StepResult
@@ -32,6 +33,7 @@ class Incident:
     events: list[Event]
     steps: list[Mapping[str, Any]]
     offers: Offers
+    messages: Sequence[Row] = ()  # of app.api.messages.shown
 
     @property
     def choices(self) -> tuple[Choice, ...]:
@@ -219,7 +221,7 @@ class DecisionPanel:
     # --- what they are made of ---
 
     async def _review(self, visit: Visit, caller: Caller, shown: Shown, asked: Mapping[str, object]) -> Updates:
-        report = await load_report(visit.product, visit.incident_id or "", visit.lang)
+        report = await load_report(visit.product.pool, visit.incident_id or "", visit.lang)
         if report.plan_revision is None or report.plan_revision != shown.plan_revision:
             return {self.answer: notice(visit.t["plan_changed"])}
         verdict = DecisionBody.model_validate({"plan_revision": report.plan_revision, **asked}).verdict()

@@ -10,6 +10,7 @@ from app.console.texts import TEXTS, counted
 from app.db import Row
 from app.report_texts import word
 from app.security import Caller
+from graph.llms.sentences import restated
 from graph.state import Language
 
 NAMES: dict[Language, str] = {"en": "English", "ko": "한국어"}
@@ -51,7 +52,8 @@ def incident_list(
 def _incident_row(row: Row, lang: Language, alerts: int) -> str:
     t = TEXTS[lang]
     here = address(incident=row["id"], lang=lang)
-    reason = f'<small class="muted">{text(row["status_reason"])}</small>' if row["status_reason"] else ""
+    why = restated(row["status_reason"], lang)
+    reason = f'<small class="muted">{text(why)}</small>' if why else ""
     waits = row["status"] == "received" and row["admitted_at"] is None
     status = chip("waiting", t["waiting"]) if waits else chip(row["status"], word(t, "status", row["status"]))
     severity = chip(row["severity"], word(t, "severity", row["severity"]))

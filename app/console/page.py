@@ -13,11 +13,14 @@ from fastapi import FastAPI
 from psycopg import OperationalError
 
 from app import decisions
-from app.api.incidents import OpenIncident, load_report, open_incident
+from app.api.incidents import OpenIncident, open_incident
+from app.api.messages import shown
 from app.console import actions, analysis, oversight, overview
 from app.console.components import html, on
 from app.console.deciding import DecisionPanel, Incident
+from app.console.feedback import FeedbackPanel
 from app.console.markup import heading, notice
+from app.console.messages import messages
 from app.console.results import results
 from app.console.switch import KillSwitch, banner
 from app.console.visits import Shown, Updates, Visit, Visits
@@ -25,9 +28,10 @@ from app.desk import NotFound, require
 from app.incidents import investigate_now
 from app.report import Report
 from app.security import Caller
-from app.store import audit, freeze, ledger
+from app.store import audit, freeze, ledger, outbox
 from app.store import decisions as decision_store
 from app.store import incidents as store
+from app.stored_report import load_report
 from app.wiring import Product
 from graph.state import Language
 
@@ -85,12 +89,14 @@ class Page:
                 with gr.Column(scale=3, min_width=320):
                     self.parts |= {name: html() for name in FIRST}
                     self.deciding = DecisionPanel(self.visits)
-                    self.parts |= {name: html() for name in ("runbooks", "gaps")}
+                    self.parts |= {name: html() for name in ("similar", "runbooks", "gaps")}
                 with gr.Column(scale=2, min_width=320):
                     self.parts["alerts"] = html()
                     self.parts["evidence"] = html(EVIDENCE_JS)
+                    self.parts["messages"] = html()
                     self.parts["history"] = html()
                     self.deciding.build_notes()
+                    self.feedback = FeedbackPanel(self.visits)
 
     def _connect(self) -> None:
         everything = [
@@ -98,7 +104,7 @@ class Page:
             *(self.start, self.start_title, self.list, self.detail, self.begin, *self.parts.values(), self.timer),
         ]
         others = [c for c in self.switch.outputs if c is not self.switch.banner]
-        outputs = [*everything, *others, *self.deciding.outputs]
+        outputs = [*everything, *others, *self.deciding.outputs, *self.feedback.outputs]
         on(self.blocks.load, self.on_load, [], outputs)
         on(self.timer.tick, self.on_tick, [self.shown], outputs)
         opened = on(self.start.click, self.on_start, [self.service, self.time, self.note], [self.message, self.opened])
@@ -106,6 +112,7 @@ class Page:
         on(self.begin.click, self.on_begin, [], [self.begin, self.message])
         on(self.parts["evidence"].select, self.on_evidence, [], [self.message])
         self.deciding.connect(self.shown)
+        self.feedback.connect()
         self.switch.connect()
 
     # --- events ---
@@ -170,7 +177,7 @@ class Page:
 
         async def opened(visit: Visit, caller: Caller) -> Updates:
             incident_id = visit.incident_id or ""
-            known = {finding.id for finding in (await load_report(visit.product, incident_id)).evidence}
+            known = {finding.id for finding in (await load_report(visit.product.pool, incident_id)).evidence}
             if event.id in known:
                 await decisions.shown(visit.product.desk, incident_id, caller, f"evidence:{event.id}", "console")
             return {self.message: gr.skip()}
@@ -196,6 +203,7 @@ class Page:
             self.start_title: heading(t["start_title"]),
             self.begin: gr.update(value=t["investigate_now"]),
             **self.deciding.labels(t),
+            **self.feedback.labels(t),
         }
 
     async def _front(self, visit: Visit, caller: Caller) -> Updates:
@@ -278,7 +286,8 @@ class Page:
             value=visit.t["investigate_now"], visible=incident.report.waits and caller.may("responder")
         )
         updates |= self.switch.refresh(frozen, caller, visit.t)
-        return updates | self.deciding.refresh(incident, visit, caller, shown)
+        updates |= self.deciding.refresh(incident, visit, caller, shown)
+        return updates | await self.feedback.refresh(incident.report, visit, caller, shown)
 
 
 def parse_time(words: str) -> datetime:
@@ -298,24 +307,26 @@ async def _version(product: Product, incident_id: str, after: int) -> tuple[str,
         alerts = await store.alerts_changed(connection, incident_id)
         plan = await decision_store.expiry(connection, incident_id, product.desk.policy.waiting.ttl_minutes)
         frozen = await freeze.current(connection)
+        told = await outbox.changed(connection, incident_id)
     # What holds a waiting incident back, what recovers again and again, a plan's end and the kill switch change without
     # a line of their own.
     held = f"{row['status_reason']} {row['admitted_at']} {row['flaps']} {alerts} {plan['expired']}"
-    held += f" {frozen['id'] if frozen else ''}"
+    held += f" {frozen['id'] if frozen else ''} {told}"
     last = events[-1]["id"] if events else after
     finished = sum(1 for s in steps if s["finished_at"])
     return f"{row['updated_at'].isoformat()} {last} {len(steps)} {finished} {held}", last
 
 
 async def _load(product: Product, incident_id: str, caller: Caller, lang: Language) -> Incident:
-    report = await load_report(product, incident_id, lang)
+    report = await load_report(product.pool, incident_id, lang)
     offers = await decisions.actions_for(product.desk, incident_id, caller, "console")
     if offers.plan_revision != report.plan_revision:  # it moved on between the two
         offers = offers.model_copy(update={"choices": (), "offers": ()})
     async with product.pool.connection() as connection:
         events = await store.events(connection, incident_id)
         steps = await ledger.steps(connection, incident_id)
-    return Incident(report, list(events), list(steps), offers)
+        told = [shown(row) for row in await outbox.page(connection, incident_id)]
+    return Incident(report, list(events), list(steps), offers, told)
 
 
 def _draw(incident: Incident, visit: Visit) -> Mapping[str, str]:
@@ -332,8 +343,10 @@ def _draw(incident: Incident, visit: Visit) -> Mapping[str, str]:
         "results": results(report, incident.steps, events, t),
         "alerts": analysis.alerts(report, t),
         "evidence": analysis.evidence(report, t),
+        "similar": analysis.similar(report, t),
         "runbooks": analysis.runbooks(report, t),
         "gaps": analysis.gaps(report, t),
+        "messages": messages(incident.messages, t),
         "history": analysis.history(report, t),
     }
 

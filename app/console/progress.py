@@ -70,8 +70,7 @@ def _states(report: Report, events: Sequence[Event]) -> list[StepState]:
     reached = _reached(events)
     if report.status == "needs_attention":
         return _around(reached, "stopped", "waiting")
-    by_hand = bool(report.decisions) and report.decisions[-1].choice == "manual"
-    return _around(reached, "done" if by_hand else "skipped", "skipped")
+    return _around(reached, "done" if report.by_hand else "skipped", "skipped")
 
 
 def _around(here: int, state: StepState, after: StepState) -> list[StepState]:

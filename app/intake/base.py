@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -82,7 +82,7 @@ class Click(BaseModel):
     user: str = Field(description="The chat's own id of that person")
     incident_id: str
     plan_revision: str
-    choice: Choice
+    choice: Choice | Literal["withdraw"] = Field(description="withdraw: take back what has not begun")
     steps: tuple[int, ...] = ()
     hint: str = ""
     note: str = ""

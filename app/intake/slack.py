@@ -7,7 +7,7 @@ import difflib
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Annotated
 from urllib.parse import parse_qsl, urlsplit
@@ -51,11 +51,14 @@ HELP = ("", "help", "?", "도움말")
 DECIDE = "autopilot_decide"
 """The callback_id of our modals, and the action_id of our buttons, which may go on after a colon: Slack wants those of
 one block to differ."""
+HINT = "autopilot_hint"
+"""The action_id of the button that opens the form for a hint; its value is that of a decision, which the form makes."""
 CHOSEN = re.compile(
     r"(?P<incident_id>[^:]{1,100}):(?P<plan_revision>[^:]{1,64}):(?P<choice>[^:]{1,20})"
     r"(?::(?P<steps>[0-9]{1,3}(?:,[0-9]{1,3}){0,49}))?"
 )
-"""The value of our buttons, and the private_metadata of our modals: ids and never parameters."""
+"""The value of our buttons: ids and never parameters. The private_metadata of our modals is such a value, and after a
+blank the response_url of the click that opened it: Slack sends none of its own with a form that names no channel."""
 MOST_WORDS = 2_000  # characters of a hint or note; Slack lets people write more
 
 log = logging.getLogger(__name__)
@@ -357,18 +360,45 @@ def _action(form: Mapping[str, str]) -> Parsed:
     return Parsed(delivery_key=key, click=_click(payload, decided) if decided else None, note="stored")
 
 
+@dataclass(frozen=True)
+class FormAsked:
+    """A click that wants the form for a hint, which its ``trigger_id`` opens within three seconds."""
+
+    value: str  # CHOSEN: what the form decides
+    incident_id: str
+    trigger_id: str = field(repr=False)
+    answer_to: str = field(repr=False)
+
+
+def form_asked(body: bytes) -> FormAsked | None:
+    """What to open, for a delivery of interactivity that was verified; None where it asks for no form."""
+    try:
+        payload = json_object(_form(body).get("payload", "").encode("utf-8", "replace"))
+    except UnreadablePayload:
+        return None
+    value, trigger = _pressed(payload, HINT), text_of(payload.get("trigger_id"))
+    found = CHOSEN.fullmatch(value)
+    return FormAsked(value, found["incident_id"], trigger, _address(payload)) if found and trigger else None
+
+
 def _decided(payload: Payload) -> str:
     """The value of our button or modal; empty where it is neither."""
     if text_of(payload.get("type")) == "view_submission":
         view = payload.get("view")
-        return _inside(view, "private_metadata") if _is_ours(_inside(view, "callback_id")) else ""
+        ours = _is_ours(_inside(view, "callback_id"))
+        return _inside(view, "private_metadata").partition(" ")[0] if ours else ""
+    return _pressed(payload, DECIDE)
+
+
+def _pressed(payload: Payload, name: str) -> str:
+    """The value of the button that was pressed, if it is of this name."""
     actions = payload.get("actions")
-    ours = [a for a in (actions if isinstance(actions, list) else []) if _is_ours(_inside(a, "action_id"))]
+    ours = [a for a in (actions if isinstance(actions, list) else []) if _is_ours(_inside(a, "action_id"), name)]
     return _inside(ours[0], "value") if ours else ""
 
 
-def _is_ours(name: str) -> bool:
-    return name.partition(":")[0] == DECIDE
+def _is_ours(found: str, name: str = DECIDE) -> bool:
+    return found.partition(":")[0] == name
 
 
 def _click(payload: Payload, decided: str) -> Click:
@@ -409,7 +439,8 @@ def _address(payload: Payload) -> str:
     """Where to answer; empty where Slack gave none."""
     several = payload.get("response_urls")
     first = several[0] if isinstance(several, list) and several else None
-    return (text_of(payload.get("response_url")) or _inside(first, "response_url"))[:1_000]
+    opened_at = _inside(payload.get("view"), "private_metadata").partition(" ")[2]
+    return (text_of(payload.get("response_url")) or _inside(first, "response_url") or opened_at)[:1_000]
 
 
 def _click_key(payload: Payload) -> str | None:

@@ -20,6 +20,7 @@ SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "info")  # in the ord
 UNDECIDED = ("received", "collecting", "analyzing", "planning", "awaiting_decision")
 RECENTLY = timedelta(minutes=5)  # a fault whose alerts flap is still the same fault
 COMPARED = 8  # alerts of an incident for each service or resource
+RECOVERED = "Closed: all its alerts recovered, and nobody had decided yet"
 EVERY_FLAP_UP_TO = 5  # of a flapping alert's timeline; then every tenth
 
 Became = Literal["opened", "joined", "reopened", "noted", "out_of_order", "unplaced"]
@@ -175,6 +176,7 @@ class Board:
         if any(c.state == "firing" for c in self._members[case.id]):
             return
         case.closed, case.recovered, case.status = True, True, "closed"
+        self._happen(case, "recovered", RECOVERED, {"status": "closed"})
         self.closed[case.id] = case
         self.reopened.pop(case.id, None)
 
@@ -310,7 +312,8 @@ class Board:
         who = f"Opened by {asked_by}" if asked_by else f"Alert from {alert.source}"
         self._happen(case, "opened", f"{who}: {alert.title}", {"url": alert.url})
         if over:
-            self._happen(case, "resolved", "Its recovery was here before it: nothing is left to investigate")
+            said = "Its recovery was here before it: nothing is left to investigate"
+            self._happen(case, "recovered", said, {"status": "closed"})
         if follows:
             self._happen(case, "follows", f"The same alert had incident {follows} before", {"incident_id": follows})
         return Placement(case.id, "opened")
@@ -331,6 +334,7 @@ class Board:
         if case.id in self.closed:  # opened or closed in this very batch
             del self.closed[case.id]
         self.reopened[case.id] = case
+        self._happen(case, "reopened", f"Reopened: {match.why}", {"status": "received"})
         self._move(cycle, case)
         self._flap(case, cycle)
         self._raise(case, alert)
@@ -345,6 +349,8 @@ class Board:
 
     def _raise(self, case: Case, alert: Alert) -> None:
         if SEVERITIES.index(alert.severity) < SEVERITIES.index(case.severity):
+            said = f"Its severity is {alert.severity} now, it was {case.severity}: {alert.title}"
+            self._happen(case, "severity", said, {"severity": alert.severity})
             case.severity = alert.severity
             self.touched[case.id] = case
 

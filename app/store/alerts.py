@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from app.db import Connection, Row
 from app.intake.triage import Case, Cycle, Happening
+from app.store.outbox import TELL_WRITTEN
 from collectors.base import Change
 from graph.state import Alert, Language
 
@@ -398,7 +399,7 @@ async def reopen(connection: Connection, incident_ids: Sequence[str]) -> list[st
     rows = await _all(
         connection,
         """update incident set status = 'received', status_reason = '', recovered = false, closed_at = null,
-               held_by = null, held_until = null, updated_at = clock_timestamp(),
+               reopened = reopened + 1, held_by = null, held_until = null, updated_at = clock_timestamp(),
                -- what was analysed is shown again; the others wait for their turn again
                admitted_at = case when exists (select 1 from analysis a where a.incident_id = incident.id
                                                and a.plan is not null) then admitted_at end
@@ -420,12 +421,15 @@ async def touch(connection: Connection, cases: Sequence[Case]) -> None:
 async def insert_happenings(
     connection: Connection, happenings: Sequence[Happening], keys: Sequence[str], at: datetime
 ) -> None:
-    """Lines of timelines."""
+    """Lines of timelines, and of the outbox where people hear of them."""
     await connection.execute(
-        """insert into event (incident_id, key, at, kind, message, data)
-           select incident_id, key, %s, kind, message, data
-           from json_to_recordset(%s::json) as new (incident_id text, key text, kind text, message text, data jsonb)
-           on conflict do nothing""",
+        f"""with written as (
+                insert into event (incident_id, key, at, kind, message, data)
+                select incident_id, key, %s, kind, message, data
+                from json_to_recordset(%s::json) as new
+                    (incident_id text, key text, kind text, message text, data jsonb)
+                on conflict do nothing returning id, incident_id, kind, data)
+            {TELL_WRITTEN}""".encode(),  # noqa: S608  no outside text in it
         (
             at,
             json.dumps(

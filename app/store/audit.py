@@ -35,6 +35,8 @@ Kind = Literal[
     "configuration",
     "key",
     "note",
+    "feedback",  # also what it replaced
+    "knowledge",  # cases were imported or forgotten
     "alarm",  # the log itself: somebody changed its head
 ]
 OURSELVES = "autopilot"

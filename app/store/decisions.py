@@ -112,6 +112,18 @@ async def withdraw(connection: Connection, incident_id: str, plan_revision: str,
 # --- shown ---
 
 
+async def withdrawal(connection: Connection, incident_id: str, key: str) -> Row | None:
+    """What was taken back under this key of the timeline: what, choice, by, at and plan_revision."""
+    return await _one(
+        connection,
+        """select data->>'what' as what, data->>'choice' as choice, data->>'by' as by, at,
+               data->>'plan_revision' as plan_revision
+           from event where incident_id = %s and key = %s""",
+        incident_id,
+        key,
+    )
+
+
 async def show(connection: Connection, incident_id: str, who: str, what: str, via: Door) -> None:
     """Note what a person was shown, the first time; ``what``: ``plan:<revision>``, ``report`` or ``evidence:<id>``."""
     await connection.execute(

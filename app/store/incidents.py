@@ -9,6 +9,7 @@ from psycopg.types.json import Jsonb
 from pydantic import JsonValue
 
 from app.db import Connection, Row
+from app.store.outbox import TELL_WRITTEN
 from graph.state import Decision
 
 CLOSED = ("resolved", "closed", "needs_attention")
@@ -99,6 +100,7 @@ async def set_status(
                reminded_at = case when now.plan <> coalesce(planned_revision, '') then null else reminded_at end,
                escalated_at = case when now.plan <> coalesce(planned_revision, '') then null else escalated_at end,
                expired_at = case when now.plan <> coalesce(planned_revision, '') then null else expired_at end,
+               escalations = case when now.plan <> coalesce(planned_revision, '') then 0 else escalations end,
                failures = case when now.plan is not null then 0 else failures end, -- it came as far as a decision
                updated_at = now.at, closed_at = case when %(closed)s then now.at end
            from now where i.id = %(id)s and i.closed_at is null returning i.id""",
@@ -140,10 +142,12 @@ async def add_event(
     node: str = "",
     data: Mapping[str, JsonValue] | None = None,
 ) -> None:
-    """One line of the timeline; the same key twice is one."""
+    """One line of the timeline, and of the outbox if people hear of its kind; the same key twice is one."""
     await connection.execute(
-        """insert into event (incident_id, key, at, kind, node, message, data) values (%s, %s, %s, %s, %s, %s, %s)
-           on conflict do nothing""",
+        f"""with written as (
+                insert into event (incident_id, key, at, kind, node, message, data) values (%s, %s, %s, %s, %s, %s, %s)
+                on conflict do nothing returning id, incident_id, kind, data)
+            {TELL_WRITTEN}""".encode(),  # noqa: S608  no outside text in it
         (incident_id, key, at, kind, node, message, Jsonb(dict(data or {}))),
     )
 
@@ -158,6 +162,17 @@ async def events(connection: Connection, incident_id: str, after: int = 0, limit
         after,
         limit,
     )
+
+
+async def newest_events(connection: Connection, incident_id: str, limit: int = 2000) -> list[Row]:
+    """The end of the timeline, oldest first."""
+    rows = await _all(
+        connection,
+        "select id, at, kind, node, message, data from event where incident_id = %s order by id desc limit %s",
+        incident_id,
+        limit,
+    )
+    return rows[::-1]
 
 
 async def alerts(connection: Connection, incident_id: str, limit: int = 500) -> list[Row]:
@@ -224,7 +239,7 @@ async def alerts_changed(connection: Connection, incident_id: str) -> str:
 async def save_analysis(
     connection: Connection, incident_id: str, round_: int, **parts: Mapping[str, Any] | None
 ) -> None:
-    """Store what a round found out so far; a part that is None stays as it is."""
+    """Store what a round found out so far; a part that is None stays as it is. Earlier plans of it are kept."""
     await connection.execute(
         """insert into analysis (incident_id, round, scope, evidence, root_cause, plan)
            values (%s, %s, %s, %s, %s, %s)
@@ -232,7 +247,9 @@ async def save_analysis(
                scope = coalesce(excluded.scope, analysis.scope),
                evidence = coalesce(excluded.evidence, analysis.evidence),
                root_cause = coalesce(excluded.root_cause, analysis.root_cause),
-               plan = coalesce(excluded.plan, analysis.plan)""",
+               plan = coalesce(excluded.plan, analysis.plan),
+               earlier_plans = case when excluded.plan->>'revision' <> analysis.plan->>'revision'
+                   then analysis.earlier_plans || jsonb_build_array(analysis.plan) else analysis.earlier_plans end""",
         (
             incident_id,
             round_,
@@ -242,10 +259,12 @@ async def save_analysis(
 
 
 async def analyses(connection: Connection, incident_id: str) -> list[Row]:
-    """All rounds, oldest first."""
+    """All rounds, oldest first; ``plans``: all of a round, ``plan`` the newest of them."""
     return await _all(
         connection,
-        "select round, scope, evidence, root_cause, plan from analysis where incident_id = %s order by round",
+        """select round, scope, evidence, root_cause, plan,
+               earlier_plans || case when plan is null then '[]' else jsonb_build_array(plan) end as plans
+           from analysis where incident_id = %s order by round""",
         incident_id,
     )
 

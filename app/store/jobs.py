@@ -26,6 +26,24 @@ async def orphaned(connection: Connection, space: int, after_s: float) -> list[R
     return await (await connection.execute(query.encode(), {"space": space, "after_s": after_s})).fetchall()
 
 
+async def stuck(connection: Connection, task: str, after_s: float) -> list[int]:
+    """Jobs of that task that count as running for so long: their end was not recorded."""
+    rows = await (
+        await connection.execute(
+            """select j.id from procrastinate_jobs j where j.status = 'doing' and j.task_name = %s
+                 and (select max(e.at) from procrastinate_events e where e.job_id = j.id and e.type = 'started')
+                     < clock_timestamp() - make_interval(secs => %s)""",
+            (task, after_s),
+        )
+    ).fetchall()
+    return [row["id"] for row in rows]
+
+
+async def drop_failed(connection: Connection, queue: str) -> None:
+    """Forget jobs that a worker did not know what to do with: an older one, while a newer version starts."""
+    await connection.execute("delete from procrastinate_jobs where status = 'failed' and queue_name = %s", (queue,))
+
+
 async def forgotten(connection: Connection, after_s: float) -> list[str]:
     """Open incidents that neither wait for a person nor have a job."""
     rows = await (

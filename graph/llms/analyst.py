@@ -23,6 +23,7 @@ from graph.llms.briefing import Asked, Briefing, Rejected
 from graph.llms.chat import Answer, ChatModel, Message, Node, Purpose, Question, Tool, ToolCall
 from graph.llms.drafts import CauseDraft, PlanDraft, Schema, options, plan_schema, read_tools, root_cause
 from graph.llms.playbooks import say
+from graph.llms.precedents import with_precedents
 from graph.llms.preference import ordered
 from graph.masking import Masker, MaskingError
 from graph.state import Evidence, Finding, Language, RootCause
@@ -91,7 +92,7 @@ class ModelAnalyst:
             if again or not possible:
                 possible, wrong = again, wrong_again
         dropped = tuple(say("dropped", request.language, reason=reason) for reason in wrong)
-        return Proposal(tuple(ordered(possible, request)), dropped)
+        return Proposal(tuple(ordered(with_precedents(possible, request), request)), dropped)
 
     # --- analysis ---
 

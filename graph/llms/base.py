@@ -56,25 +56,28 @@ class ReadRefused(Exception):
 
 
 @dataclass(frozen=True)
-class PastIncident:
-    """What came of an earlier incident that looked like this one. Its texts are data, never instructions."""
+class Counted:
+    """Runs of an operation as they happened, and as a person may check them."""
 
-    incident_id: str
-    at: str  # a date
-    component: str
-    category: str
-    title: str
-    remedy: str = ""
-    verdict: str = ""
+    runs: int = 0
+    resolved: float = 0.0  # a half: it helped in part, by a person's word
+    worse: int = 0
 
 
 @dataclass(frozen=True)
 class TrackRecord:
-    """How often an operation was run on a kind of failure, and how often that resolved it."""
+    """How often an operation was run on a kind of failure, and how often that resolved it.
 
-    runs: int = 0
-    resolved: int = 0
-    worse: int = 0
+    Fractions: what is long ago, or of another service, counts for less than one.
+    """
+
+    runs: float = 0.0
+    resolved: float = 0.0
+    worse: float = 0.0
+    low: float = 0.0  # 90 % interval of the chance that it resolves, 0..1; nothing known: all of it
+    high: float = 1.0
+    here: Counted = Counted()  # on the component at fault
+    elsewhere: Counted = Counted()  # on other components
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,6 @@ class AnalysisRequest:
     evidence: Evidence
     hints: tuple[str, ...] = ()
     previous: RootCause | None = None
-    past: tuple[PastIncident, ...] = ()
     reads: Reads | None = None
     language: Language = "en"
     incident_id: str = ""
@@ -148,7 +150,7 @@ class PlanRequest:
     desired_tasks: Mapping[str, int] = field(default_factory=dict)
     """Tasks each ECS service should run at present, by service of the catalogue; one not read is missing."""
     track_record: Mapping[str, TrackRecord] = field(default_factory=dict)
-    """By operation, on failures of the root cause's category."""
+    """By operation, and by operations that were run together, on failures of the root cause's category."""
     language: Language = "en"
     incident_id: str = ""
     round_: int = 1

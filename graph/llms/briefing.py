@@ -17,13 +17,15 @@ from pydantic import JsonValue
 from collectors.base import Document, Gap
 from executors.base import Resource
 from graph.grounding import known_components
-from graph.llms.base import AnalysisRequest, OperationOnMenu, PastIncident, PlanRequest, TrackRecord
+from graph.llms.base import AnalysisRequest, OperationOnMenu, PlanRequest, TrackRecord
 from graph.llms.tokens import tokens
 from graph.masking import Masker
-from graph.state import Alert, Claim, Evidence, Finding, ImpactFigure, RootCause, Suspect
+from graph.memory import of_now
+from graph.state import Alert, Claim, Evidence, Finding, ImpactFigure, PastIncident, RootCause, Suspect
 
 _LONGEST_TEXT = 2_000  # characters looked at for secrets before a text is cut
 _BROKEN_WORD = re.compile(r"\s\S*+\Z")  # where a text was cut; half a secret is no secret to the mask
+_MOST_SHARED = 0.9  # of a brief that the small sections take together, however many there are
 _FENCE_TOKENS = 16  # the two lines around a section
 _HIDDEN = {"Cf", "Co", "Cs", "Cn"}  # categories of characters that a person does not see and a model may obey
 
@@ -93,7 +95,8 @@ class Briefing:
         ``evidence``: with what the model asked for; ``rejected``: its own answer, sent back.
         """
         new = {finding.id for finding in evidence.findings[len(request.evidence.findings) :]}
-        findings = sorted(evidence.findings, key=lambda f: f.id not in new)  # stable: what was asked for comes first
+        # stable: what was asked for comes first
+        findings = sorted(of_now(evidence).findings, key=lambda f: f.id not in new)
         metrics = request.reads.menu.metrics if request.reads else ()
         previous = [request.previous] if request.previous else []
         return self._brief(
@@ -104,7 +107,7 @@ class Briefing:
             _Section("findings", findings, self._finding, 0.0),
             _Section("suspects", evidence.suspects, self._suspect, 0.14),
             _Section("gaps", evidence.gaps, self._gap, 0.05),
-            _Section("past incidents", request.past, self._past, 0.05),
+            _Section("past incidents", evidence.similar, self._past, 0.12),
             _Section("runbooks", evidence.documents, self._document, 0.09),
             _Section("hints", request.hints[::-1], self._hint, 0.05),
             _Section("previous analysis", previous, self._answer, 0.06),
@@ -119,8 +122,8 @@ class Briefing:
         ``rejected``: what is wrong with the options proposed before.
         """
         supported = [claim for claim in request.root_cause.claims if not claim.complaint]
-        cited = [f for f in request.evidence.findings if any(f.id in claim.evidence for claim in supported)]
-        others = [f for f in request.evidence.findings if f not in cited]
+        cited = [f for f in of_now(request.evidence).findings if any(f.id in claim.evidence for claim in supported)]
+        others = [f for f in of_now(request.evidence).findings if f not in cited]
         record = sorted(request.track_record.items())
         return self._brief(
             size,
@@ -129,6 +132,7 @@ class Briefing:
             _Section("claims", supported, self._claim, 0.10),
             _Section("findings", [*cited, *others], self._finding, 0.0),
             _Section("runbooks", request.evidence.documents, self._document, 0.10),
+            _Section("past incidents", request.evidence.similar, self._past, 0.12),
             _Section("menu", request.usable, self._entry, 0.2),
             _Section("resources", _nearest_first(request), partial(_resource, request.desired_tasks), 0.08),
             _Section("track record", record, _track_record, 0.05),
@@ -138,7 +142,9 @@ class Briefing:
 
     def _brief(self, size: int, *sections: _Section[Any]) -> str:
         """All sections; masked once more as a whole, so that nothing slips through between two fields."""
-        fenced = {s.name: _fence(s.name, s.items, s.record, int(s.share * size)) for s in sections if s.share}
+        shared = sum(s.share for s in sections if s.items)
+        each = size * min(1.0, _MOST_SHARED / shared) if shared else 0.0
+        fenced = {s.name: _fence(s.name, s.items, s.record, int(s.share * each)) for s in sections if s.share}
         left = size - sum(map(tokens, fenced.values())) - 2 * len(sections)
         fenced |= {s.name: _fence(s.name, s.items, s.record, left) for s in sections if not s.share}
         return self._mask("\n\n".join(text for s in sections if (text := fenced[s.name])))
@@ -229,12 +235,18 @@ class Briefing:
 
     def _past(self, past: PastIncident) -> Record:
         return {
+            "id": past.evidence,
+            "incident": past.incident_id,
             "at": past.at,
+            "alike": [self._text(reason, 60) for reason in past.reasons[:2]],
             "component": self._text(past.component, 80),
             "category": past.category,
-            "title": self._text(past.title, 160),
-            "remedy": self._text(past.remedy, 120),
+            "title": self._text(past.title, 100),
+            "a person called this analysis wrong": (past.wrong and not past.corrected) or None,
+            "a person named this cause": past.corrected or None,
+            "remedy": self._text(past.remedy, 160),
             "verdict": past.verdict,
+            "helped": self._text(past.helped, 100),
         }
 
     def _metric(self, component: str, metric: str) -> Record:
@@ -309,7 +321,9 @@ def _visible(text: str) -> str:
 
 def _track_record(entry: tuple[str, TrackRecord]) -> Record:
     operation, record = entry
-    return {"operation": operation, "runs": record.runs, "resolved": record.resolved, "worse": record.worse}
+    counted = {"runs": record.runs, "resolved": record.resolved, "worse": record.worse}
+    interval: list[JsonValue] = [round(record.low, 2), round(record.high, 2)]
+    return {"operation": operation, **{n: round(c, 1) for n, c in counted.items()}, "resolves_90_percent": interval}
 
 
 def _nearest_first(request: PlanRequest) -> list[Resource]:

@@ -10,6 +10,7 @@ from executors.base import Risk
 from graph.llms.base import PlanRequest, TrackRecord
 from graph.llms.playbooks import say
 from graph.state import ActionOption
+from graph.track_record import beta_quantile, together
 
 MAX_OPTIONS = 3
 MAX_SPARES = 3
@@ -17,9 +18,15 @@ MAX_SPARES = 3
 PRIOR_RUNS = 2.0
 """What an option's stated benefit weighs against its record, in runs: Laplace's rule of succession with the stated
 benefit in place of its one half, so that one success or failure moves it and does not settle it."""
+DOUBT: Mapping[Risk, float] = {"medium": 0.25, "high": 0.05}
+"""The part of the posterior below the bound that a risky operation is taken at: being wrong costs more there than being
+slow, so good news counts only as far as this bound bears it out. Stated as even, one of medium risk rises from the
+second success in a row on, one of high risk from the fourth."""
 RISK_COST: Mapping[Risk, float] = {"none": 0.0, "low": 0.05, "medium": 0.15, "high": 0.4}
 """The part of the benefit that is given up for the risk: what may go wrong with a step as well, at a guess by its
 word. Of two equally promising ones the safer comes first; a high risk must promise much more."""
+LEAST = 0.05
+"""Of a parameter of the posterior, where a benefit was stated to be certain."""
 
 
 def ordered(options: Iterable[ActionOption], request: PlanRequest) -> tuple[ActionOption, ...]:
@@ -39,15 +46,26 @@ def ordered(options: Iterable[ActionOption], request: PlanRequest) -> tuple[Acti
 def expected_value(option: ActionOption, request: PlanRequest) -> float:
     """What is to be expected of it, 0..1: its benefit, as far as its record bears that out, less what it risks."""
     record = request.track_record
-    posteriors = [_posterior(option.benefit, record.get(name, TrackRecord())) for name in _changing(option, request)]
-    benefit = sum(posteriors) / len(posteriors) if posteriors else option.benefit
+    names = _known_as(option, request)
+    chances = [_chance(option, record[name]) if name in record else option.benefit for name in names]
+    benefit = sum(chances) / len(chances) if chances else option.benefit
     return benefit * (1.0 - RISK_COST[option.risk])
 
 
-def _posterior(benefit: float, record: TrackRecord) -> float:
-    """Benefit after ``runs`` runs; one that made things worse takes a resolved one back."""
-    good = max(record.resolved - record.worse, 0)
-    return (good + PRIOR_RUNS * benefit) / (record.runs + PRIOR_RUNS)
+def _chance(option: ActionOption, record: TrackRecord) -> float:
+    """The chance that it resolves, from its stated benefit and what came of its runs; one that made things worse takes
+    a resolved one back.
+
+    The mean of the posterior, for the loss of a wrong order is the same on both sides. Not so of a risky one: what went
+    wrong counts at once, but what went well raises it only once the lower bound of the posterior is above what was
+    stated. Two lucky runs must not bring a failover to the top; twenty may.
+    """
+    good = min(max(record.resolved - record.worse, 0.0), record.runs)
+    for_, against = PRIOR_RUNS * option.benefit + good, PRIOR_RUNS * (1.0 - option.benefit) + record.runs - good
+    mean = for_ / (for_ + against)
+    if option.risk not in DOUBT or mean <= option.benefit:
+        return mean
+    return max(option.benefit, beta_quantile(DOUBT[option.risk], for_, max(against, LEAST)))
 
 
 def _of_different_kinds(ranked: Sequence[ActionOption]) -> list[ActionOption]:
@@ -70,14 +88,31 @@ def _does(option: ActionOption) -> str:
     return "\n".join(f"{step.operation} {sorted(step.params.items())}" for step in option.steps)
 
 
-def _told(option: ActionOption, request: PlanRequest) -> str:
-    """How its operations did before; empty if they were never run."""
+def _known_as(option: ActionOption, request: PlanRequest) -> list[str]:
+    """The names its record goes by: of all its operations together if that was ever run, else of each."""
     names = _changing(option, request)
+    whole = together(names)
+    return [whole] if whole in request.track_record else names
+
+
+def _told(option: ActionOption, request: PlanRequest) -> str:
+    """How its operations did before; empty if nothing is known of them."""
+    names = _known_as(option, request)
     known = [(name, request.track_record[name]) for name in names if name in request.track_record]
-    return "; ".join(_of_one(name, record, len(names), request) for name, record in known if record.runs)
+    told = [(name, _of_one(record, request)) for name, record in known if record.runs]
+    parts = (part if len(names) == 1 else f"{name}: {part}" for name, part in told)
+    return say("track_record", request.language, told=" · ".join(parts)) if told else ""
 
 
-def _of_one(operation: str, record: TrackRecord, operations: int, request: PlanRequest) -> str:
-    phrase = "resolved_of" if operations == 1 else "resolved_of_by"
-    told = say(phrase, request.language, operation=operation, resolved=record.resolved, runs=record.runs)
-    return say("made_worse", request.language, told=told, worse=record.worse) if record.worse else told
+def _of_one(record: TrackRecord, request: PlanRequest) -> str:
+    """Runs as they happened; the interval is of the runs as they count for this component today."""
+    component = request.root_cause.component
+    parts = [
+        say(phrase, request.language, component=component, resolved=f"{side.resolved:g}", runs=f"{side.runs:g}")
+        for phrase, side in (("resolved_here", record.here), ("resolved_elsewhere", record.elsewhere))
+        if side.runs
+    ] or [say("not_by_itself", request.language)]
+    if worse := record.here.worse + record.elsewhere.worse:
+        parts.append(say("made_worse", request.language, worse=f"{worse:g}"))
+    low, high = (f"{100 * bound:.0f}" for bound in (record.low, record.high))
+    return say("interval", request.language, told=", ".join(parts), low=low, high=high)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from math import ceil
 
 from pydantic import JsonValue
@@ -34,7 +35,9 @@ from graph.llms.playbooks import (
     known_category,
     say,
 )
+from graph.llms.precedents import with_precedents
 from graph.llms.preference import ordered
+from graph.memory import of_now
 from graph.state import ActionOption, Finding, Language, PlanStep
 
 _MAX_NOTES = 3
@@ -48,6 +51,7 @@ def propose(request: PlanRequest) -> Proposal:
 
     Where there is none, the notes are what a person should look at by hand.
     """
+    request = replace(request, evidence=of_now(request.evidence))
     category = known_category(request.root_cause.category)
     if request.root_cause.component is None:
         return Proposal(notes=_to_look_at(category, request))
@@ -68,7 +72,7 @@ def propose(request: PlanRequest) -> Proposal:
             proposed.add(use.remedy)
     # what helps for one reason and would not for another is proposed, and nothing is said against it
     notes = tuple(reason for reason, remedy in reasons.items() if remedy not in proposed)[:_MAX_NOTES]
-    chosen = ordered(options, request)
+    chosen = ordered(with_precedents(options, request), request)
     return Proposal(chosen, notes if chosen else (*_to_look_at(category, request), *notes))
 
 

@@ -18,6 +18,8 @@ from graph.llms.diagnosis import CONTEXT, Diagnosis, dependency, diagnose, is_er
 from graph.llms.playbooks import PLAYBOOKS, Category, joined, say
 from graph.llms.remedies import propose
 from graph.llms.sentences import restated, told
+from graph.memory import like, of_now
+from graph.memory import told as remembered
 from graph.ranking.deviation import quantity
 from graph.state import Claim, Evidence, Finding, ImpactFigure, Language, Rival, RootCause, Suspect
 
@@ -78,6 +80,7 @@ def explain(
 
     ``previous`` is the answer that a person asked to think over, ``hints`` what they said to it, the last one last.
     """
+    evidence = of_now(evidence)  # what happened then explains nothing now; it is told beside the answer
     steered = steering(hints, _seen(evidence))
     in_vain = tuple(f for f in evidence.findings if f.asked and not _shows_change(f))
     telling = evidence.model_copy(update={"findings": tuple(f for f in evidence.findings if f not in in_vain)})
@@ -231,7 +234,14 @@ class _Case:
             names = {"chosen": suspect.component, "first": self._left[0].component}
             moved = self._say(f"{self._mover(suspect)}_moved", **names)
             sentences.append(moved)
-        return joined(sentences)
+        return joined([*sentences, self._as_then(suspect, found)])
+
+    def _as_then(self, suspect: Suspect, found: Diagnosis) -> str:
+        """The earlier incident that was like this one, where its cause was in the same component."""
+        past = like(suspect.component, self.evidence.similar)
+        if past is None or past.category not in ("", found.category.value):
+            return ""
+        return f"{remembered(past, self.language).removesuffix('.')} [{past.evidence}]."
 
     def _how(self, suspect: Suspect, found: Diagnosis) -> str:
         return PLAYBOOKS[found.category].mechanism.filled(self.language, component=suspect.component)
@@ -287,8 +297,9 @@ class _Case:
 
     def _gaps(self) -> tuple[str, ...]:
         return tuple(
-            f"{gap.source} ({self._say(f'gap_{gap.reason.value}')}): {gap.detail.strip().rstrip('.')}."
-            + (f" {gap.mend.strip()}" if gap.mend else "")
+            f"{gap.source} ({self._say(f'gap_{gap.reason.value}')}):"
+            f" {restated(gap.detail.strip().rstrip('.'), self.language)}."
+            + (f" {restated(gap.mend.strip(), self.language)}" if gap.mend else "")
             for gap in self.evidence.gaps
         )
 

@@ -1,4 +1,4 @@
-"""A finding told in a sentence, in English or Korean.
+"""A finding told in a sentence, in English or Korean; and what else our own code says.
 
 In English it is the finding's own sentence. The Korean one is made from it, for the sentence holds more than the
 finding's fields do: each pattern below is one that ``graph/ranking`` writes, and what it does not know is quoted.
@@ -6,11 +6,23 @@ Numbers, units, times, names and quotes stay exactly as they are.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
+from graph.llms import retold
 from graph.llms.korean import Word
 from graph.ranking.deviation import quantity
+from graph.sentences import sentences
 from graph.state import Finding, Language
+
+MAX_LENGTH, MAX_DEPTH = 2_000, 8
+"""Of what is told anew: characters, and sentences within sentences; what is more is no sentence of ours."""
+_Known = tuple[tuple[re.Pattern[str], str], ...]
+
+
+def _compiled(patterns: Iterable[tuple[str, str]]) -> _Known:
+    return tuple((re.compile(pattern, re.DOTALL), korean) for pattern, korean in patterns)
+
 
 _PATTERNS: tuple[tuple[str, str], ...] = (
     (
@@ -156,10 +168,10 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
         "{c}의 {m} 호출 {n}건 중 {h}건이 {t}부터 실패합니다({s}, 이전 {b}){rest}",
     ),
 )
-_KNOWN = tuple((re.compile(pattern, re.DOTALL), korean) for pattern, korean in _PATTERNS)
-_OF_THE_WHOLE: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern), korean)
-    for pattern, korean in (
+_KNOWN = _compiled(_PATTERNS)
+_OF_THE_WHOLE = _compiled(
+    (
+        (r"The symptom is over", "증상은 끝났습니다"),
         (r"(?P<c>\S+) is likely the cause: score (?P<n>[\d.]+)", "{c:이/가} 원인일 가능성이 높습니다(점수 {n})"),
         (
             r"(?P<c>\S+) is likely the cause: score (?P<n>[\d.]+), (?P<d>\S+) is next with (?P<m>[\d.]+)",
@@ -183,11 +195,11 @@ _OF_THE_WHOLE: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "장애 시간과 그 이전에 모두 관측된 메트릭, 로그, 스팬이 없습니다",
         ),
         (r"(?P<a>[\d:]+ UTC) to (?P<b>[\d:]+ UTC)", "{a} ~ {b}"),
-        (r"(?P<s>.+) below the usual now", "{s} 평소 대비 부족분, 현재"),
-        (r"(?P<s>.+) below the usual in total", "{s} 평소 대비 부족분, 누적"),
-        (r"(?P<s>.+) below the usual", "{s} 평소 대비 부족분"),
-        (r"(?P<s>.+) now", "{s} 현재"),
-        (r"(?P<s>.+) in total", "{s} 누적"),
+        (r"(?P<s>[^:]+) below the usual now", "{s} 평소 대비 부족분, 현재"),
+        (r"(?P<s>[^:]+) below the usual in total", "{s} 평소 대비 부족분, 누적"),
+        (r"(?P<s>[^:]+) below the usual", "{s} 평소 대비 부족분"),
+        (r"(?P<s>[^:]+) now", "{s} 현재"),
+        (r"(?P<s>[^:]+) in total", "{s} 누적"),
         (r"failed requests", "실패한 요청"),
         (r"failed requests \(request rate × error share\)", "실패한 요청(요청률 × 오류 비율)"),
         (r"requests slower than the usual p95 of (?P<q>.+) \(at least\)", "평소 p95({q})보다 느린 요청(최소)"),
@@ -195,7 +207,7 @@ _OF_THE_WHOLE: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"time lost by the slowest (?P<n>[\d.]+) % of requests", "가장 느린 {n} % 요청이 잃은 시간"),
     )
 )
-_SYMPTOM_OVER = "The symptom is over. "
+_OURS, _ALIKE = (*_compiled(retold.OURS), *_OF_THE_WHOLE), _compiled(retold.ALIKE)
 _ADDED: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\.? Only instance (?P<i>\S+) is concerned$"), ". {i} 인스턴스만 해당합니다"),
     (re.compile(r"\.? These are retries after errors of (?P<d>.+)$"), ". {d} 오류에 따른 재시도입니다"),
@@ -233,17 +245,40 @@ def told(finding: Finding, language: Language) -> str:
 
 
 def restated(said: str, language: Language) -> str:
-    """What ranking says of the incident as a whole: its assessment, and the name and window of an impact figure."""
-    if language == "en":
+    """What our code says of the incident as a whole and of its own work; what it does not know stays as it is.
+
+    So the assessment, the name and window of an impact figure, gaps, the results of steps, the verification, and the
+    lines of the timeline.
+    """
+    return said if language == "en" or len(said) > MAX_LENGTH else _anew(said)
+
+
+def alike(reason: str, language: Language) -> str:
+    """Why an earlier incident is like this one."""
+    return reason if language == "en" else _matched(reason, _ALIKE) or reason
+
+
+@lru_cache(maxsize=4096)
+def _anew(said: str, depth: int = 0) -> str:
+    """In Korean: as a whole, else each sentence, else each part, else what stands behind a name."""
+    if depth > MAX_DEPTH:
         return said
-    if said.startswith(_SYMPTOM_OVER):
-        return f"증상은 끝났습니다. {restated(said.removeprefix(_SYMPTOM_OVER), language)}"
+    if whole := _matched(said, _OURS, depth):
+        return whole
+    for parts, between in ((sentences(said), " "), (said.split("; "), "; ")):
+        if len(parts) > 1:
+            return between.join(_anew(part, depth + 1) for part in parts)
+    of, colon, rest = said.partition(": ")
+    return f"{of}: {_anew(rest, depth + 1)}" if colon and " " not in of else said
+
+
+def _matched(said: str, patterns: _Known, depth: int = 0) -> str:
+    """What is known of it, in Korean; empty: nothing."""
     bare, end = _plain(said), "." if said.endswith(".") else ""
-    for known, korean in _OF_THE_WHOLE:
+    for known, korean in patterns:
         if match := known.fullmatch(bare):
-            return _filled(korean, match.groupdict()) + end
-    of, colon, name = said.partition(": ")
-    return f"{of}: {restated(name, language)}" if colon else said
+            return _filled(korean, match.groupdict(), depth) + end
+    return ""
 
 
 def _in_korean(text: str) -> str:
@@ -258,8 +293,10 @@ def _in_korean(text: str) -> str:
     return ""
 
 
-def _filled(template: str, groups: Mapping[str, str | None]) -> str:
+def _filled(template: str, groups: Mapping[str, str | None], depth: int = 0) -> str:
+    """``said``, ``then`` and ``more`` are sentences within the sentence."""
     given = {name: Word(value or "") for name, value in groups.items()}
+    given |= {name: Word(_anew(given[name], depth + 1)) for name in ("said", "then", "more") if name in given}
     rest = groups.get("rest") or ""
     inner = _plain(groups.get("inner") or "")
     given["when"] = Word(next((_filled(korean, m.groupdict()) for p, korean in _WHEN if (m := p.search(rest))), ""))

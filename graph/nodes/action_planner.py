@@ -187,6 +187,7 @@ async def _proposed(deps: Deps, state: State) -> tuple[list[ActionOption], list[
 
 async def _request(deps: Deps, state: State) -> PlanRequest:
     scope, evidence, root_cause = await hinted_scope(deps, state), state["evidence"], state["root_cause"]
+    environment = state["alert"].environment or deps.catalogue.environment
     # a suspect that was left out as a neighbour, or asked for in a hint, can be remedied like any other
     in_scope = {*(t.service for t in scope.targets), *(s.component for s in evidence.suspects)}
     return PlanRequest(
@@ -197,7 +198,7 @@ async def _request(deps: Deps, state: State) -> PlanRequest:
         menu=tuple(OperationOnMenu.of(o) for _, o in sorted(deps.operations.items())),
         resources=tuple(r for name, r in sorted(deps.catalogue.resources().items()) if name in in_scope),
         desired_tasks=await _desired_tasks(deps, {scope.service, root_cause.component or scope.service}),
-        track_record=await deps.past.track_record(root_cause.category),
+        track_record=await deps.past.track_record(root_cause.category, root_cause.component, environment),
         language=state.get("language", "en"),
         incident_id=state["incident_id"],
         round_=state["round"],

@@ -15,8 +15,8 @@ from app.security import Caller
 from app.slack_decisions import answer_click, decide_click
 from app.wiring import Product
 from tests.app.deciding import Office
+from tests.app.listening import Listener
 from tests.app.served import form, slack_headers
-from tests.app.test_waiting import Hook
 
 
 def slack_id(caller: Caller) -> str:
@@ -60,7 +60,7 @@ class SlackOffice:
     office: Office
     product: Product
     client: httpx.AsyncClient
-    hook: Hook
+    hook: Listener
     clicks: int = field(default=0)
 
     async def click(self, value: str, user: str) -> httpx.Response:

@@ -35,8 +35,8 @@ from app.wiring import Product
 from graph.state import Door as Via
 from tests.app.clicking import SlackOffice, slack_id
 from tests.app.deciding import ANN, BOB, KIM, VERA, Office
+from tests.app.listening import listening
 from tests.app.served import SECRETS
-from tests.app.test_waiting import listening
 
 
 class Answer(NamedTuple):

@@ -13,6 +13,7 @@ import pytest
 from app.cli import sign_in_command
 from app.embedded_postgres import EmbeddedPostgres
 from app.environment import reference
+from app.settings import Settings
 from tests.conftest import ROOT
 from tests.processes import answers, free_port, wait_until
 
@@ -62,6 +63,8 @@ def test_help_names_the_commands() -> None:
         ({"AUTOPILOT_EXECUTORS": "ecs"}, "AUTOPILOT_ECS_REGION"),
         ({"AUTOPILOT_EXECUTORS": "rehearsal,ecs", "AUTOPILOT_ECS_REGION": "eu-west-1"}, "two executors bring"),
         ({"AUTOPILOT_CONFIG": "nowhere.yaml"}, "nowhere.yaml: there is no such file"),
+        ({"AUTOPILOT_NOTIFIERS": "slack"}, "AUTOPILOT_NOTIFIERS=slack: AUTOPILOT_SLACK_BOT_TOKEN is not set"),
+        ({"AUTOPILOT_EMBEDDER": "openai"}, "AUTOPILOT_EMBEDDER=openai: it needs OPENAI_API_KEY"),
         ({"AUTOPILOT_CLOCK": "noon"}, "'noon' is no clock"),
         ({"AUTOPILOT_DATADOG_WEBHOOK_TOKENS": "short"}, "AUTOPILOT_DATADOG_WEBHOOK_TOKENS: a secret is shorter"),
         ({"AUTOPILOT_WORKER_CONCURRENCY": "many"}, "AUTOPILOT_WORKER_CONCURRENCY"),
@@ -126,6 +129,11 @@ def test_sign_in_leads_to_the_url_that_is_asked_for(database_url: str) -> None:
 )
 def test_serve_says_how_to_sign_in(public_url: str, port: int, command: str) -> None:
     assert sign_in_command(public_url, port) == command
+
+
+def test_a_link_to_an_incident_holds_nothing_but_its_id() -> None:
+    settings = Settings(public_url="https://autopilot.example.com/")
+    assert settings.incident_url("inc_1&x=2") == "https://autopilot.example.com/ui/?incident=inc_1%26x%3D2"
 
 
 def test_a_mistake_in_the_env_file_is_told_with_its_line(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from app.security import Caller
 from graph.state import Choice
 from tests.app.deciding import ANN, BOB, KIM, OPTIONS, VERA, Office, offices, option
 from tests.app.doors import autopilot, key_of, served
+from tests.app.listening import listening
 from tests.app.test_cli import autopilot as autopilot_process
-from tests.app.test_waiting import listening
 from tests.processes import free_port
 
 

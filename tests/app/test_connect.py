@@ -345,9 +345,12 @@ def test_the_manifest_of_the_slack_app(tmp_path: Path) -> None:
     assert set(manifest["oauth_config"]["scopes"]["bot"]) == {
         "channels:history",
         "groups:history",
+        "channels:read",
+        "groups:read",
         "app_mentions:read",
         "commands",
         "chat:write",
+        "files:write",
     }
     events = manifest["settings"]["event_subscriptions"]
     assert events["request_url"] == f"{PUBLIC}/webhooks/slack/events"

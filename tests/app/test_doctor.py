@@ -2,9 +2,12 @@
 
 import json
 import socket
+import time
 from datetime import date
+from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from pydantic import SecretStr
 
@@ -157,3 +160,124 @@ async def test_a_key_that_no_header_can_hold_is_one_finding_and_is_not_told(monk
     found = {f.of: f.check for f in await examine(settings)}
     assert (found["model"].status, found["database"].status) == ("failed", "failed")
     assert "sk-of" not in str(found)
+
+
+# --- people ---
+
+
+async def found(of: str, settings: Settings) -> dict[str, Check]:
+    """The checks of one thing, by their names."""
+    return {f.check.name: f.check for f in await examine(settings) if f.of == of}
+
+
+def configured(folder: Path, content: str, **more: Any) -> Settings:
+    """With that autopilot.yaml."""
+    config = folder / "autopilot.yaml"
+    config.write_text(content)
+    return Settings(database_url=SecretStr("postgresql://127.0.0.1:1/x"), config=config, **more)
+
+
+async def test_where_nobody_is_told_doctor_says_so(tmp_path: Path) -> None:
+    [check] = (await found("messages", configured(tmp_path, "teams: {web: {slack_channel: '#web'}}"))).values()
+    assert (check.status, check.name) == ("skipped", "notifiers")
+    assert "nobody is told" in check.detail
+
+
+@pytest.mark.parametrize(
+    ("file", "notifiers", "deaf"),
+    [
+        ("teams: {web: {slack_channel: '#web'}, data: {pagerduty: data}, ops: {}}", ("slack", "pagerduty"), "ops"),
+        ("teams: {web: {slack_channel: '#web'}, data: {jira: {project: OPS}}}", ("slack",), "data"),
+        ("teams: {web: {}}\npolicy: {messages: {default_channel: '#all'}}", ("slack",), ""),
+        ("teams: {web: {}}", ("webhook",), ""),
+    ],
+)
+async def test_a_team_that_nothing_reaches_is_named(
+    tmp_path: Path, file: str, notifiers: tuple[str, ...], deaf: str
+) -> None:
+    checks = await found("messages", configured(tmp_path, file, notifiers=notifiers))
+    assert checks["teams"].status == ("failed" if deaf else "ok")
+    assert checks["teams"].detail.startswith(f"nothing reaches {deaf}" if deaf else "")
+
+
+@pytest.mark.parametrize(
+    ("url", "status"),
+    [("http://127.0.0.1:8080", "failed"), ("http://localhost", "failed"), ("https://autopilot.example.com", "ok")],
+)
+async def test_links_lead_to_where_people_are(tmp_path: Path, url: str, status: str) -> None:
+    checks = await found("messages", configured(tmp_path, "{}", notifiers=("webhook",), public_url=url))
+    assert checks["links"].status == status
+    assert url in checks["links"].detail
+
+
+async def test_slack_without_secret_and_people_has_buttons_that_nobody_can_press(
+    tmp_path: Path, nowhere: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTOPILOT_SLACK_BOT_TOKEN", "xoxb-of-a-test")
+    monkeypatch.setenv("AUTOPILOT_SLACK_API_URL", f"{nowhere}/api/")
+
+    async def told(file: str) -> str:
+        settings = configured(tmp_path, file, notifiers=("slack",))
+        return "\n".join(f.check.detail for f in await examine(settings) if f.of == "notifier slack")
+
+    lacking = await told("teams: {web: {slack_channel: '#web'}}\noperators: {kim: {}}")
+    assert "AUTOPILOT_SLACK_SIGNING_SECRETS is not set" in lacking
+    assert "nobody of operators: (autopilot.yaml) has a Slack id" in lacking
+    assert "Slack cannot be reached" in lacking
+    monkeypatch.setenv("AUTOPILOT_SLACK_SIGNING_SECRETS", "s" * 32)
+    complete = await told("teams: {web: {slack_channel: '#web'}}\noperators: {kim: {slack: [U1]}}")
+    assert complete.startswith("slack: Slack cannot be reached")
+    assert "\n" not in complete
+
+
+async def test_of_jira_its_own_check_says_all(tmp_path: Path, nowhere: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("URL", nowhere), ("EMAIL", "bot@example.com"), ("API_TOKEN", "token")):
+        monkeypatch.setenv(f"AUTOPILOT_JIRA_{name}", value)
+    findings = await examine(configured(tmp_path, "teams: {web: {}}", notifiers=("jira",)))
+    [told] = [f.check for f in findings if f.of == "notifier jira"]
+    assert told.status == "failed"
+    assert "cannot be reached" in told.detail
+
+
+# --- vectors ---
+
+
+async def test_an_embedder_is_tried_and_postgres_left_as_it_was(database_url: str) -> None:
+    pytest.importorskip("wordllama")
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("drop extension if exists vector cascade")
+        settings = Settings(database_url=SecretStr(database_url), embedder="wordllama")
+        [embedder] = (await found("embedder", settings)).values()
+        assert (embedder.status, embedder.detail) == ("ok", "makes vectors")
+        assert set(await found("database", settings)) == {"reachable"}
+        assert not connection.execute("select 1 from pg_extension where extname = 'vector'").fetchall()
+
+
+async def test_an_embedder_that_cannot_be_used_is_told_before_anything_starts(
+    nowhere: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(database_url=SecretStr("postgresql://127.0.0.1:1/x"), embedder="openai")
+    [unset] = (await found("embedder", settings)).values()
+    assert (unset.status, "it needs OPENAI_API_KEY" in unset.detail) == ("failed", True)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-a-test")
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{nowhere}/v1")
+    [silent] = (await found("embedder", settings)).values()
+    assert (silent.name, silent.status) == ("openai:text-embedding-3-small:512", "failed")
+    assert "APIConnectionError" in silent.detail
+    [none] = (await found("embedder", settings.model_copy(update={"embedder": ""}))).values()
+    assert (none.status, none.mend) == ("skipped", "")
+
+
+async def test_a_postgres_that_cannot_keep_vectors_is_told(database_url: str) -> None:
+    pytest.importorskip("wordllama")
+    role = f"reader_{time.time_ns()}"
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("drop extension if exists vector cascade")
+        connection.execute(f"create role {role} login".encode())
+        try:
+            url = SecretStr(database_url.replace("//postgres", f"//{role}", 1))
+            checks = await found("database", Settings(database_url=url, embedder="wordllama"))
+        finally:
+            connection.execute(f"drop role {role}".encode())
+    assert (checks["reachable"].status, checks["pgvector"].status) == ("ok", "failed")
+    assert "may not install pgvector" in checks["pgvector"].detail

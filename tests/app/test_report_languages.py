@@ -9,12 +9,13 @@ import pytest
 from app import report_texts
 from app.report import ModelUse, Report, build
 from app.report_markdown import markdown
-from collectors.base import Scope, Window
+from collectors.base import Gap, GapReason, Scope, Window
 from executors.base import Change, PreflightCheck
 from graph.confidence import confident
 from graph.grounding import ground
 from graph.llms.rules import explain
 from graph.llms.sentences import told as sentence
+from graph.memory import remembering
 from graph.state import (
     ActionOption,
     AffectedService,
@@ -31,6 +32,7 @@ from graph.state import (
     ImpactFigure,
     Language,
     Needs,
+    PastIncident,
     Plan,
     PlanStep,
     RootCause,
@@ -109,12 +111,14 @@ def cause(**changes: object) -> RootCause:
     return RootCause.model_validate(said | changes)
 
 
-def told(answer: RootCause, language: Language | None = None, plan: Plan | None = None) -> Report:
+def told(
+    answer: RootCause, language: Language | None = None, plan: Plan | None = None, evidence: Evidence = EVIDENCE
+) -> Report:
     """The report of that answer."""
     analysis: dict[str, Any] = {
         "round": 1,
         "scope": SCOPE.model_dump(mode="json"),
-        "evidence": EVIDENCE.model_dump(mode="json"),
+        "evidence": evidence.model_dump(mode="json"),
         "root_cause": answer.model_dump(mode="json", by_alias=True),
         "plan": plan.model_dump(mode="json") if plan else None,
     }
@@ -244,9 +248,118 @@ def test_evidence_is_told_in_the_language_and_kept_as_it_was_seen() -> None:
     assert made.evidence == (FINDING,)
 
 
+PAST = PastIncident(
+    incident_id="inc_7c0f3a1e9b52",
+    at="2024-11-29",
+    component="db",
+    category="slow_queries",
+    title="db slow",
+    remedy="Reboot (reboot_db)",
+    verdict="worse",
+    reasons=("the same rule",),
+    wrong=True,
+    helped="an index",
+)
+
+
+@pytest.mark.parametrize(
+    ("language", "section", "row", "finding"),
+    [
+        (
+            "en",
+            "## Similar incidents\n\nWhat happened then.",
+            r"| E2 | [inc\_7c0f3a1e9b52](/incidents/inc_7c0f3a1e9b52/report) (2024-11-29): db slow | the same rule |"
+            r" db · slow queries |"
+            r" «Reboot (reboot\_db)» made it worse; its analysis was called wrong;"
+            " what helped, by a person's word: an index |",
+            "its cause was slow queries in db",
+        ),
+        (
+            "ko",
+            "## 유사 장애\n\n당시의 기록입니다.",
+            "조치로 더 나빠짐; 당시 분석은 틀렸다고 표시됨; 사람이 남긴 실제 해결 방법: an index |",
+            "당시 원인은 db의 slow queries",
+        ),
+    ],
+)
+def test_similar_incidents_are_told_in_the_language(language: Language, section: str, row: str, finding: str) -> None:
+    text = markdown(told(cause(), language, evidence=remembering(EVIDENCE, [PAST], AT)))
+    assert section in text
+    assert row in text
+    assert finding in next(line for line in text.splitlines() if line.startswith("- **E2** db (knowledge)"))
+    assert "Similar" not in markdown(told(cause()))
+
+
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_hostile_memory_takes_no_effect(language: Language) -> None:
+    words: dict[str, object] = dict.fromkeys(("incident_id", "component", "category", "title", "remedy"), HOSTILE)
+    wild = PAST.model_copy(update={**words, "helped": HOSTILE, "reasons": (HOSTILE,), "verdict": HOSTILE})
+    lines = markdown(told(cause(), language, evidence=remembering(EVIDENCE, [wild], AT))).splitlines()
+    text = "\n".join(line for line in lines if not line.startswith("      "))  # which is code
+    assert len(lines) - text.count("\n") == 2
+    assert text.count(r"\~\~\~ \#") > 6
+    assert "~~~" not in text.replace(r"\~\~\~", "")
+    assert "](http://evil)" not in text.replace(r"\](http://evil)", "")
+    assert "@all" not in text.replace(r"\@all", "")
+    assert "<b>" not in text
+
+
 def test_a_quote_that_its_claim_says_already_is_not_said_twice() -> None:
     claim = Claim(text="db.connections rose from 20 to 100", evidence=("E1",), quote="From 20  to 100", verified=True)
     assert "- db.connections rose from 20 to 100 [E1]\n" in markdown(told(cause(claims=(claim,))))
+
+
+def test_what_our_own_code_wrote_is_told_in_the_language_and_what_people_wrote_stays() -> None:
+    seen = Verification(
+        verdict="resolved",
+        detail="All expected effects held for 5 minutes.",
+        credit="remedy",
+        control="Before the first call 3 of 3 metrics were not on their way there.",
+    )
+    step = StepResult(ordinal=1, operation="check_ecs_health", status="succeeded", detail="shop: 3 of 3 tasks running")
+    ran = Execution(plan_revision="p", choice="1", title="x", results=(step,), undone=(step,), verification=seen)
+    reasons = ("component db", "text alike by 40%")
+    alike = PastIncident(incident_id="inc_0", at="2024-11-29", component="db", category="", title="t", reasons=reasons)
+    evidence = Evidence(
+        digest="d",
+        findings=(),
+        suspects=(),
+        gaps=(Gap(source="dd", reason=GapReason.EMPTY, detail="no log line is tagged a:b", mend="raise DD_MAX"),),
+        similar=(alike,),
+    )
+    lines = (("status", "awaiting decision"), ("note", "kim: recovered by itself"), ("plan", "2 options: a; b"))
+    events = [
+        {
+            "id": n,
+            "at": AT,
+            "kind": kind,
+            "node": "",
+            "message": message,
+            "data": {"status": "awaiting_decision"} if kind == "status" else {"by": "kim"},
+        }
+        for n, (kind, message) in enumerate(lines)
+    ]
+    analysis = {"round": 1, "evidence": evidence.model_dump(mode="json"), "root_cause": None, "plan": None}
+    incident = INCIDENT | {"status_reason": "recovered by itself"}
+    built = build(incident, [analysis], [], [{"body": ran.model_dump(mode="json")}], events, language="ko")
+    text = markdown(built)
+    for korean in (
+        "저절로 복구됨",
+        "a:b 태그가 있는 로그 없음",
+        "DD\\_MAX 값을 늘리세요",
+        "구성 요소 db; 본문 유사도 40%",
+        "shop: 태스크 3개 중 3개 실행 중",
+        "기대 효과가 모두 5분 동안 유지되었습니다.",
+        "첫 호출 이전에는 지표 3개 중 3개가 회복되고 있지 않았습니다.",
+        "결정 대기",
+        "kim: recovered by itself",
+        "조치 방안 2건: a; b",
+    ):
+        assert korean in text, korean
+    assert [entry.status for entry in built.history] == ["awaiting_decision", "", ""]
+    assert built.executions[0].undone[0].detail == "shop: 태스크 3개 중 3개 실행 중"
+    english = build(incident, [analysis], [], [{"body": ran.model_dump(mode="json")}], events, language="en")
+    assert (english.executions[0], english.status_reason) == (ran, "recovered by itself")
 
 
 def test_without_being_asked_a_report_speaks_as_its_incident() -> None:

@@ -23,7 +23,7 @@ from app.slack_texts import ENGLISH, KOREAN, KOREAN_REASONS
 from tests.app.clicking import SlackOffice, block_actions, slack_id, view_submission
 from tests.app.deciding import ANN, BOB, KIM, Office, offices
 from tests.app.doors import OPERATORS, key_of, slack_office
-from tests.app.test_waiting import listening
+from tests.app.listening import listening
 
 
 @pytest.fixture
@@ -223,7 +223,7 @@ async def test_a_slack_that_is_down_holds_up_no_decision(slack: SlackOffice) -> 
     click = await raw_id(slack)
     await decide_click(slack.product, click)
     assert len(await decisions(office, incident)) == 1
-    slack.hook.answers = [500, 500, 200]
+    slack.hook.answers = [(500, {}), (500, {}), (200, {})]
     with pytest.raises(NotTold, match="answers 500"):
         await answer_click(slack.product, click, "said", last_time=False)
     await answer_click(slack.product, click, "said", last_time=True)
@@ -261,6 +261,25 @@ async def test_after_a_worker_died_what_stands_is_told(slack: SlackOffice, choic
     assert answer.startswith("Your approval of *2*" if choice == "2" else f"*kim* chose *{choice}*")
     assert await office.audited("refusal") == []
     assert len(await office.audited("decision")) + len(await office.audited("approval")) == 1
+
+
+async def test_a_withdrawal_whose_worker_died_takes_back_nothing_more(slack: SlackOffice) -> None:
+    office, incident = slack.office, await slack.office.planned()
+    high_risk = await value(office, incident, "2")
+    await slack.click(high_risk, slack_id(ANN))
+    await slack.work()
+    await slack.click(await value(office, incident, "withdraw"), slack_id(BOB))
+    click = await raw_id(slack)
+    await decide_click(slack.product, click)
+    await office.sql("delete from procrastinate_jobs where args ? 'text'")  # as if it had died before this
+    await slack.click(high_risk, slack_id(ANN))
+    await slack.work()
+    await decide_click(slack.product, click, again=True)
+    [answer] = [job["args"]["text"] for job in await slack.jobs() if "text" in job["args"]]
+    assert answer.startswith("*bob* took back the approval of *2*")
+    assert [row["approved_by"] for row in await office.sql("select approved_by from approval")] == ["ann"]
+    assert len(await office.audited("withdrawal")) == 1
+    assert await office.audited("refusal") == []
 
 
 async def test_the_click_of_a_killed_worker_is_decided_by_another(slack: SlackOffice) -> None:

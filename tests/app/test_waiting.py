@@ -1,12 +1,8 @@
 """Plans that nobody decides on: reminded of, escalated, expired, each once, and never run."""
 
 import asyncio
-import json
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,59 +12,23 @@ from pydantic import SecretStr
 
 from app import waiting
 from app.db import transaction
+from app.notifiers.base import TryAgain
 from app.runner import Runner
 from app.store import incidents
-from app.waiting import EscalationFailed
-from graph.catalogue import Catalogue, Service
+from graph.catalogue import Catalogue, Service, Team
 from graph.policy import Policy, Waiting
 from graph.state import Decision
+from tests.app.listening import PATH, Listener, listening
 from tests.app.test_runner import Office, at_work
 from tests.app.test_runner import office as office  # a fixture
 
 WAITING = Waiting(remind_after_minutes=10, escalate_after_minutes=20, ttl_minutes=30)
 KINDS = ("reminder", "escalation", "expired")
-SECRET = "hunter2-in-the-path"
-
-
-@dataclass
-class Hook:
-    """Where escalations are posted to; ``answers`` are the next statuses, then 200."""
-
-    url: str
-    answers: list[int] = field(default_factory=list)
-    posts: list[dict[str, Any]] = field(default_factory=list)
-    keys: list[str] = field(default_factory=list)
-
-
-@contextmanager
-def listening() -> Iterator[Hook]:
-    """A real server."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            heard.posts.append(json.loads(body))
-            heard.keys.append(self.headers["idempotency-key"])
-            self.send_response(heard.answers.pop(0) if heard.answers else 200)
-            self.send_header("content-length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        heard = Hook(f"http://127.0.0.1:{server.server_port}/{SECRET}")
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield heard
-        finally:
-            server.shutdown()
-            thread.join()
+SECRET = PATH.rpartition("/")[2]
 
 
 @pytest.fixture
-def hook() -> Iterator[Hook]:
+def hook() -> Iterator[Listener]:
     """One that listens."""
     with listening() as one:
         yield one
@@ -220,7 +180,7 @@ async def test_a_death_at_any_step_loses_and_repeats_nothing(
 # --- the hook ---
 
 
-async def test_the_hook_is_told_who_owns_what_waits(office: Office, hook: Hook) -> None:
+async def test_the_hook_is_told_who_owns_what_waits(office: Office, hook: Listener) -> None:
     told_to(office, hook.url)
     incident = await planned(office)
     row = await office.get(incident)
@@ -237,19 +197,19 @@ async def test_the_hook_is_told_who_owns_what_waits(office: Office, hook: Hook) 
             "url": f"http://127.0.0.1:8080/ui/?incident={incident}",
         }
     ]
-    assert hook.keys == [f"{incident}:{row['plan_revision']}"]
+    assert [headers["idempotency-key"] for headers, _ in hook.came] == [f"{incident}:{row['plan_revision']}"]
     assert await told(office, incident) == [("escalated", "127.0.0.1 was told that nobody decides")]
 
 
 async def test_what_may_pass_is_tried_again_what_cannot_is_said(
-    office: Office, hook: Hook, caplog: pytest.LogCaptureFixture
+    office: Office, hook: Listener, caplog: pytest.LogCaptureFixture
 ) -> None:
     told_to(office, hook.url)
-    hook.answers += [503, 429, 404, 503]
+    hook.answers += [(503, {}), (429, {}), (404, {}), (503, {})]
     incident = await planned(office)
     revision = (await office.get(incident))["plan_revision"]
     for status in (503, 429):
-        with pytest.raises(EscalationFailed, match=str(status)):
+        with pytest.raises(TryAgain, match=str(status)):
             await waiting.escalate(office.desk, incident, revision, last_time=False)
     assert await told(office, incident) == []
     await waiting.escalate(office.desk, incident, revision, last_time=False)
@@ -263,7 +223,7 @@ async def test_what_may_pass_is_tried_again_what_cannot_is_said(
     assert SECRET not in caplog.text + said
 
 
-async def test_nobody_is_called_for_what_was_decided_meanwhile(office: Office, hook: Hook) -> None:
+async def test_nobody_is_called_for_what_was_decided_meanwhile(office: Office, hook: Listener) -> None:
     told_to(office, hook.url)
     incident = await planned(office)
     revision = (await office.get(incident))["plan_revision"]
@@ -281,21 +241,102 @@ async def test_a_hook_that_is_away(office: Office) -> None:
         told_to(office, hook.url)
     incident = await planned(office)
     revision = (await office.get(incident))["plan_revision"]
-    with pytest.raises(EscalationFailed, match="ConnectError") as failed:
+    with pytest.raises(TryAgain, match="ConnectError") as failed:
         await waiting.escalate(office.desk, incident, revision, last_time=False)
     assert SECRET not in str(failed.value)
     assert failed.value.__cause__ is None
 
 
-async def test_a_worker_does_all_of_it(office: Office, hook: Hook) -> None:
+async def test_a_worker_does_all_of_it(office: Office, hook: Listener) -> None:
     """The sweep finds it, the job is run, and a hook that fails once is asked again."""
     told_to(office, hook.url)
-    hook.answers.append(500)
+    hook.answers.append((500, {}))
     incident = await planned(office)
     await wait_minutes(office, incident, 31)
     async with office.working(Runner(office.pool, office.deps)), asyncio.timeout(30):
         while ("escalated", "127.0.0.1 was told that nobody decides") not in await told(office, incident):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     assert len(hook.posts) == 2
-    assert len(set(hook.keys)) == 1
+    assert len({headers["idempotency-key"] for headers, _ in hook.came}) == 1
     assert sorted(kind for kind, _ in await told(office, incident)) == sorted((*KINDS, "escalated"))
+
+
+# --- from team to team ---
+
+
+def in_line(office: Office, url: str = "") -> None:
+    """The shop's team has a next one, and that has one."""
+    teams = {"shop": Team(next="platform"), "platform": Team(next="bosses"), "bosses": Team()}
+    catalogue = Catalogue(services={"shop": Service(owner="shop")}, teams=teams)
+    settings = office.desk.settings.model_copy(update={"escalation_url": SecretStr(url) if url else None})
+    office.desk = replace(office.desk, settings=settings, catalogue=catalogue, policy=Policy(waiting=WAITING))
+
+
+async def teams_told(office: Office) -> list[tuple[str, str]]:
+    """The team of each escalation, and what is said."""
+    query = "select data->>'team' as team, message from event where kind = 'escalation' order by id"
+    return [(row["team"], row["message"]) for row in await office.execute(query)]
+
+
+async def test_one_team_after_the_other_is_told_and_then_no_more(office: Office) -> None:
+    in_line(office, "https://pager.example/" + SECRET)
+    incident = await planned(office)
+    first = ("platform", "nobody has decided for 20 minutes; pager.example is told; platform is told")
+    second = ("bosses", "nobody has decided for 40 minutes; bosses is told")
+    for minutes, expected in ((20, [first]), (39, [first]), (40, [first, second]), (60, [first, second])):
+        await wait_minutes(office, incident, minutes)
+        since = "update incident set escalated_at = clock_timestamp() - make_interval(mins => %s) where escalations > 0"
+        await office.execute(since, minutes - 20 * len(await teams_told(office)))
+        for _ in range(2):
+            await waiting.look(office.desk)
+        assert await teams_told(office) == expected, minutes
+    assert len(await jobs(office)) == 1  # the hook hears once
+    assert (await office.get(incident))["escalations"] == 2
+
+
+async def test_a_plan_that_was_escalated_before_teams_were_counted_goes_on_with_the_first(office: Office) -> None:
+    in_line(office, "https://pager.example/" + SECRET)
+    incident = await planned(office)
+    await wait_minutes(office, incident, 600)
+    since = "update incident set escalated_at = clock_timestamp() - interval '9 hours'"  # as an older version did
+    await office.execute(since)
+    await waiting.look(office.desk)
+    assert await teams_told(office) == [("platform", "nobody has decided for 600 minutes; platform is told")]
+    assert await jobs(office) == []  # the hook was told then
+
+
+async def test_after_a_long_absence_teams_are_told_one_by_one(office: Office) -> None:
+    in_line(office)
+    incident = await planned(office)
+    await wait_minutes(office, incident, 600)
+    for _ in range(3):
+        await waiting.look(office.desk)
+    assert [team for team, _ in await teams_told(office)] == ["platform"]
+
+
+async def test_a_new_plan_begins_with_the_first_in_line(office: Office) -> None:
+    in_line(office)
+    incident, runner = await planned(office), Runner(office.pool, office.deps)
+    await wait_minutes(office, incident, 20)
+    await waiting.look(office.desk)
+    revision = (await office.get(incident))["plan_revision"]
+    decision = Decision(plan_revision=revision, choice="re_analyze", hint="again", by="kim", at=office.desk.clock.now())
+    async with transaction(office.pool) as connection:
+        await incidents.insert_decision(connection, incident, decision)
+    await runner.advance(incident)
+    assert (await office.get(incident))["escalations"] == 0
+    await wait_minutes(office, incident, 20)
+    await waiting.look(office.desk)
+    assert [team for team, _ in await teams_told(office)] == ["platform", "platform"]
+
+
+async def test_the_line_is_of_the_team_that_owns_the_cause(office: Office) -> None:
+    in_line(office)
+    services = {"shop": Service(owner="bosses"), "db": Service(owner="shop")}
+    teams = office.desk.catalogue.teams
+    office.desk = replace(office.desk, catalogue=Catalogue(services=services, teams=teams))
+    incident = await planned(office)
+    await office.execute("update analysis set root_cause = jsonb_set(root_cause, '{component}', '\"db\"')")
+    await wait_minutes(office, incident, 20)
+    await waiting.look(office.desk)
+    assert [team for team, _ in await teams_told(office)] == ["platform"]

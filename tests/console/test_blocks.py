@@ -31,6 +31,7 @@ from graph.state import (
     Hop,
     ImpactFigure,
     Needs,
+    PastIncident,
     PlanStep,
     Rival,
     RootCause,
@@ -166,6 +167,12 @@ def report(words: str = "payment-service", status: str = "awaiting_decision", **
     return Report.model_validate(base | changes)
 
 
+def past(words: str = "Pool exhausted", **changes: object) -> PastIncident:
+    told = dict.fromkeys(("component", "category", "title", "remedy", "helped", "at", "evidence"), words)
+    base: dict[str, object] = {**told, "incident_id": "inc_7c0f3a1e9b52", "verdict": "resolved", "reasons": (words,)}
+    return PastIncident.model_validate(base | {"wrong": True} | changes)
+
+
 def offers(**changes: object) -> Offers:
     """Nothing is offered, by default."""
     base = {"incident_id": "inc_1", "status": "awaiting_decision", "plan_revision": "abc123", "options": ()}
@@ -214,6 +221,7 @@ def test_hostile_texts_stay_texts_in_every_block() -> None:
         analysis.impact(made, ENGLISH),
         analysis.evidence(made, ENGLISH),
         analysis.gaps(made, ENGLISH),
+        analysis.similar(report(EVIL, similar=(past(EVIL), past(EVIL, incident_id=EVIL))), ENGLISH),
         analysis.history(made, ENGLISH),
         analysis.alerts(made, ENGLISH),
         actions.options(made, offers(), ENGLISH),
@@ -228,6 +236,18 @@ def test_hostile_texts_stay_texts_in_every_block() -> None:
         assert "<script" not in block
         assert "<img" not in block
     assert "<script>alert(1)</script>" in shown(blocks[3])
+
+
+def test_similar_incidents_lead_to_their_pages_and_say_what_came_of_them() -> None:
+    case = past(component="db", category="slow_queries", remedy="Reboot (reboot_db)", helped="", evidence="E7")
+    made = report(similar=(case, case.model_copy(update={"incident_id": "PAY-77"})))
+    block = analysis.similar(made, KOREAN)
+    assert block.count("?incident=inc_7c0f3a1e9b52&amp;lang=ko") == 1
+    assert "PAY-77" in shown(block)
+    assert "당시 원인: db · slow queries" in shown(block)
+    assert "«Reboot (reboot_db)» 조치로 해결됨; 당시 분석은 틀렸다고 표시됨" in shown(block)
+    assert 'data-goto="E7"' in block
+    assert analysis.similar(report(), ENGLISH) == ""
 
 
 def test_a_text_cannot_disguise_itself() -> None:

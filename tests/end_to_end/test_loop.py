@@ -188,7 +188,7 @@ def test_the_event_stream_resumes_where_it_broke_off(worlds: Worlds) -> None:
         return [(b["id"], json.loads(b["data"])["kind"]) for b in blocks if "data" in b]
 
     whole = stream("0")
-    assert [kind for _, kind in whole] == ["opened", "resolved"]
+    assert [kind for _, kind in whole] == ["opened", "resolved", "recovered"]
     assert stream(whole[0][0]) == whole[1:]
 
 

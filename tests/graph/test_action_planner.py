@@ -19,7 +19,7 @@ from executors.rehearsal import RehearsalExecutor
 from graph.catalogue import Catalogue, Service
 from graph.deps import Deps, NoPast, SnapshotKey
 from graph.flow import STATE
-from graph.llms.base import Analysis, AnalysisRequest, PlanRequest, Proposal, TrackRecord
+from graph.llms.base import Analysis, AnalysisRequest, Counted, PlanRequest, Proposal, TrackRecord
 from graph.llms.rules import RulesAnalyst
 from graph.llms.scripted import ScriptedAnalyst
 from graph.nodes.action_planner import action_planner, evidence_sha256, felt
@@ -50,14 +50,16 @@ from tests.graph.sources import ALERT, NOON, Source, deps
 
 ECS = {"cluster": "shop", "service": "shop"}
 CATALOGUE = Catalogue(services={"shop": Service.model_validate({"ecs": ECS}), "db": Service()})
+RECORD = TrackRecord(runs=4, resolved=3, low=0.35, high=0.95, here=Counted(4, 3))
 
 
 class Remembers(NoPast):
     """One operation was run before."""
 
-    async def track_record(self, category: str) -> Mapping[str, TrackRecord]:
-        """On this category alone."""
-        return {"restart_ecs_task": TrackRecord(runs=4, resolved=3)} if category == "memory_exhaustion" else {}
+    async def track_record(self, category: str, component: str | None, environment: str) -> Mapping[str, TrackRecord]:
+        """On this category in production alone."""
+        known = (category, environment) == ("memory_exhaustion", "production")
+        return {"restart_ecs_task": RECORD} if known else {}
 
 
 def scope(*names: str, left_out: tuple[str, ...] = ()) -> Scope:
@@ -130,7 +132,25 @@ async def test_the_planner_is_told_language_round_and_track_record() -> None:
     await planned(deps([], analyst=analyst, past=Remembers()), cause("shop"), language="ko")
     request = analyst.plans[0]
     assert (request.language, request.incident_id, request.round_) == ("ko", "i", 2)
-    assert request.track_record == {"restart_ecs_task": TrackRecord(runs=4, resolved=3)}
+    assert request.track_record == {"restart_ecs_task": RECORD}
+
+
+@pytest.mark.parametrize(
+    ("alerted", "catalogue", "known"),
+    [
+        ("", "production", True),
+        ("", "staging", False),
+        ("production", "staging", True),
+        ("staging", "production", False),
+    ],
+)
+async def test_the_track_record_is_that_of_the_environment_that_alerted(
+    alerted: str, catalogue: str, known: bool
+) -> None:
+    analyst = ScriptedAnalyst()
+    given = deps([], analyst=analyst, past=Remembers(), catalogue=Catalogue(environment=catalogue))
+    await planned(given, cause("shop"), alert=ALERT.model_copy(update={"environment": alerted}))
+    assert bool(analyst.plans[0].track_record) == known
 
 
 async def test_the_planner_is_told_hints_and_may_act_on_what_they_name() -> None:
@@ -144,7 +164,8 @@ async def test_the_planner_is_told_hints_and_may_act_on_what_they_name() -> None
 
 async def test_the_track_record_is_shown_with_the_option() -> None:
     plan = await planned(rehearsed(past=Remembers()), cause("shop"))
-    assert plan.options[0].track_record == "Resolved 3 of 4 incidents of this kind"
+    told = "This kind of incident: resolved 3 of 4 on shop; 90 % interval 35 to 95 %"
+    assert plan.options[0].track_record == told
     assert plan.options[0].steps[0].preview.startswith("Rehearsal: would run restart_ecs_task")
     short_of_cpu = await planned(rehearsed(), cause("shop", "cpu_saturation"))
     assert "no listener rule" in short_of_cpu.note

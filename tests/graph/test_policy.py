@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -10,10 +11,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from app.catalogue import AutopilotYaml, CatalogueError, load
+from app.routing import Happened, Routes
 from executors.base import Risk
 from executors.rehearsal import RehearsalExecutor
-from graph.catalogue import Catalogue, Service
-from graph.policy import RISKS, ROLES, Asked, Facts, FreezeWindow, Policy, strictest
+from graph.catalogue import Catalogue, Service, Team
+from graph.policy import RISKS, ROLES, Asked, Facts, FreezeWindow, Messages, Policy, strictest
 from graph.state import PlanStep, Role
 
 FRIDAY = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
@@ -414,3 +416,23 @@ def test_the_example_of_the_readme_loads_and_names_every_setting() -> None:
     eve = at("2026-11-27T23:30:00+09:00")
     refused = loaded.policy.needs(asked("low", "restart_ecs_task", services=("checkout",)), facts(eve)).refused
     assert refused == ("the freeze window 'nights before the weekend' (fri 22:00 to 06:00 Asia/Seoul) is in force",)
+
+
+def test_the_readmes_teams_fit_its_catalogue(tmp_path: Path) -> None:
+    file = tmp_path / "autopilot.yaml"
+    file.write_text(f"{_yaml_after('2. **Catalogue.**')}{_yaml_after('### Who hears of it')}")
+    loaded = load(file)
+    assert loaded.services["payment-service"].owner in loaded.teams
+    named = set().union(*(team.model_fields_set for team in loaded.teams.values()))
+    assert named == set(Team.model_fields)
+    messages = Messages(default_team="platform", default_channel="#incidents")
+    routes = Routes(loaded.catalogue(), messages, ("slack", "jira", "pagerduty"))
+    decided = Happened("decision", {"choice": "manual"}, "payment-service", "critical", "en")
+    told = {(hearer.notifier, hearer.target) for hearer in routes.hearers(decided)}
+    assert told == {("slack", "C024BE91L"), ("jira", "payments"), ("pagerduty", "payments")}
+
+
+def _yaml_after(heading: str) -> str:
+    """The first block of it in the README below that."""
+    _, _, below = README.read_text().partition(heading)
+    return dedent(below.partition("```yaml\n")[2].partition("```")[0])

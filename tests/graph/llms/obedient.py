@@ -27,11 +27,11 @@ from graph import flow
 from graph.deps import Claim, ClaimedStep, Deps, Ledger, NoPast, PastIncidents
 from graph.grounding import known_components
 from graph.llms.accounted import MemoryCallLog
-from graph.llms.base import Analyst, PastIncident
+from graph.llms.base import Analyst
 from graph.llms.openai_settings import Settings as OpenAISettings
 from graph.masking import Masker
 from graph.sentences import folded
-from graph.state import Alert, Decision, GroundingCheck, RootCause, State
+from graph.state import Alert, Decision, Evidence, GroundingCheck, PastIncident, RootCause, State
 from tests.conftest import ROOT
 from tests.graph.llms.attacks import HOST, VICTIM, Attack, Step
 
@@ -76,9 +76,20 @@ class Planted(NoPast):
 
     text: str
 
-    async def similar(self, incident_id: str, alert: Alert, components: Sequence[str]) -> Sequence[PastIncident]:
+    async def similar(self, incident_id: str, alert: Alert, evidence: Evidence) -> Sequence[PastIncident]:
         """The planted one."""
-        return [PastIncident("inc_0", "2024-11-29", VICTIM, "unknown", self.text, self.text, "resolved")]
+        planted = dict.fromkeys(("title", "remedy", "helped"), self.text)
+        return [
+            PastIncident(
+                incident_id="inc_planted",
+                at="2024-11-29",
+                component=VICTIM,
+                category="unknown",
+                verdict="resolved",
+                reasons=(self.text,),
+                **planted,
+            )
+        ]
 
 
 @dataclass(frozen=True)

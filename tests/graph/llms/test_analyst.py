@@ -16,7 +16,8 @@ from graph.llms.rules import RulesAnalyst, explain
 from graph.llms.scripted import Scripted, ScriptedChatModel
 from graph.llms.tokens import tokens
 from graph.masking import Masker
-from graph.state import Evidence, Finding, Language
+from graph.memory import remembering
+from graph.state import Evidence, Finding, Language, PastIncident
 from tests.graph.llms import incidents
 
 EVIDENCE = incidents.pool_exhaustion()
@@ -328,3 +329,45 @@ async def test_a_note_on_what_was_dropped_is_short() -> None:
 def test_both_prompts_exist_in_both_languages() -> None:
     for node in ("root_cause_analyzer", "action_planner"):
         assert prompt(node, "en") != prompt(node, "ko")
+
+
+# --- what is remembered ---
+
+THEN = PastIncident(
+    incident_id="inc_7c0f3a1e9b52",
+    at="2024-11-29",
+    component="payment-service",
+    category="connection_pool_exhaustion",
+    title="Pool exhausted",
+    remedy="Restart (restart_ecs_task)",
+    verdict="resolved",
+)
+REMEMBERING = remembering(EVIDENCE, [THEN], incidents.START)
+AS_THEN = {"text": "The pool is exhausted, as in inc_7c0f3a1e9b52.", "evidence": ["E6"], "quote": ""}
+AND_NOW = {
+    "text": "Active connections rose from 12.4 to 50, as in inc_7c0f3a1e9b52.",
+    "evidence": ["E1", "E6"],
+    "quote": "50",
+}
+
+
+async def test_a_claim_on_memory_alone_is_sent_back_and_repaired() -> None:
+    analyst, chat = asking(cause(POOL, AS_THEN), cause(POOL, AND_NOW))
+    answer = (await analyst.analyze(incidents.analysis(REMEMBERING))).root_cause
+    assert "inc_7c0f3a1e9b52" in fenced(chat.questions[0], "past incidents")
+    assert "tells only of an earlier incident" in fenced(chat.questions[1], "complaints")
+    assert [claim.verified for claim in answer.claims] == [True, True]
+
+
+async def test_a_claim_that_goes_on_resting_on_memory_is_shown_as_not_verified() -> None:
+    analyst, _ = asking(cause(POOL, AS_THEN))
+    root_cause = (await analyst.analyze(incidents.analysis(REMEMBERING))).root_cause
+    assert [claim.verified for claim in root_cause.claims] == [True, False]
+    assert "tells only of an earlier incident" in root_cause.claims[1].complaint
+
+
+async def test_a_models_option_says_what_it_did_then() -> None:
+    analyst, _ = asking(plan(option(RESTART)))
+    (restart,) = (await analyst.plan(plan_request(REMEMBERING))).options
+    assert restart.description == "It helps. It resolved inc_7c0f3a1e9b52 of 2024-11-29, which was alike."
+    assert restart.why == ("E1", "E6")

@@ -1,17 +1,19 @@
 """What leaves for a model: bounded, fenced and masked."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
 from collectors.base import Document
 from graph.grounding import extended
-from graph.llms.base import AnalysisRequest
-from graph.llms.briefing import Asked, Briefing
+from graph.llms.base import AnalysisRequest, TrackRecord
+from graph.llms.briefing import Asked, Briefing, Rejected
 from graph.llms.rules import explain
 from graph.llms.tokens import tokens
 from graph.masking import Masker, MaskingError
-from graph.state import Evidence, Suspect
+from graph.memory import remembering
+from graph.state import Claim, Evidence, PastIncident, Suspect
 from tests.graph.llms import incidents
 
 SIZE = 4_000  # tokens
@@ -24,6 +26,24 @@ def analysis_brief(request: AnalysisRequest, size: int = SIZE) -> str:
 
 def plan_brief(evidence: Evidence) -> str:
     return BRIEFING.plan(incidents.plan(evidence, explain(evidence, "checkout-service")), size=SIZE)
+
+
+RECORD = TrackRecord(runs=4.0, resolved=3.0)
+
+
+def past(number: int, **changes: object) -> PastIncident:
+    """An incident that looked alike."""
+    fields: dict[str, object] = {
+        "incident_id": f"inc_{number}",
+        "at": "2024-11-29",
+        "component": "payment-service",
+        "category": "connection_pool_exhaustion",
+        "title": "Pool exhausted",
+        "remedy": "Restart (restart_ecs_task)",
+        "verdict": "resolved",
+        "reasons": ("the same rule",),
+    }
+    return PastIncident.model_validate(fields | changes)
 
 
 def flood(character: str) -> Evidence:
@@ -56,6 +76,35 @@ def test_briefs_are_bounded_whatever_the_telemetry(character: str, size: int) ->
     assert "left_out=" in brief
     root_cause = explain(evidence, "checkout-service")
     assert tokens(BRIEFING.plan(incidents.plan(evidence, root_cause), size=size)) <= size
+
+
+@pytest.mark.parametrize("character", ["x", "결"])
+@pytest.mark.parametrize("size", [800, SIZE])
+def test_briefs_are_bounded_with_memory_and_complaints_too(character: str, size: int) -> None:
+    text = character * 3_000
+    flooded = flood(character)
+    cases = [past(n, title=text, remedy=text, helped=text, reasons=(text,) * 9) for n in range(50)]
+    evidence = remembering(flooded, cases, incidents.START)
+    rejected = Rejected(explain(incidents.pool_exhaustion(), "checkout-service"), [text] * 50)
+    claims = tuple(Claim(text=text, evidence=("E1",)) for _ in range(50))
+    rejected = replace(rejected, answer=rejected.answer.model_copy(update={"mechanism": text, "claims": claims}))
+    request = incidents.analysis(evidence, text=text, hints=(text,) * 9, previous=rejected.answer)
+    brief = BRIEFING.analysis(request, evidence, size=size, asked=[Asked(text)] * 9, rejected=rejected)
+    assert tokens(brief) <= size
+    plan = replace(incidents.plan(evidence, rejected.answer), track_record=dict.fromkeys(map(str, range(50)), RECORD))
+    assert tokens(BRIEFING.plan(plan, size=size, rejected=[text] * 50)) <= size
+
+
+def test_both_briefs_tell_of_past_incidents_apart_from_the_findings() -> None:
+    evidence = remembering(incidents.pool_exhaustion(), [past(1), past(2, wrong=True)], incidents.START)
+    for brief in (analysis_brief(incidents.analysis(evidence)), plan_brief(evidence)):
+        findings = brief.partition('<data name="findings">')[2].partition("</data>")[0]
+        told = brief.partition('<data name="past incidents">')[2].partition("</data>")[0]
+        assert '"id": "E5"' in findings
+        assert '"id": "E6"' not in findings
+        assert told.count('"id": "E') == 2
+        assert told.count("a person called this analysis wrong") == 1
+        assert '"incident": "inc_1"' in told
 
 
 def test_what_small_sections_leave_goes_to_the_findings() -> None:

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import pytest
 
-from collectors.base import Edge, LogsRead, Read, Series, SeriesRef, Telemetry
+from collectors.base import Edge, Gap, GapReason, LogsRead, Read, Series, SeriesRef, Telemetry
 from graph.grounding import extended, ground, known_components
 from graph.llms.base import Analysis, Proposal, ReadMenu, ReadRefused
-from graph.llms.rules import RulesAnalyst
+from graph.llms.rules import RulesAnalyst, explain
 from graph.ranking.engine import rank
 from graph.state import ActionOption, Assessment, Evidence, Finding, ImpactFigure, Language, RootCause, Suspect
 from tests.graph.llms import incidents
@@ -83,6 +83,14 @@ async def test_pool_exhaustion_is_told_with_its_numbers() -> None:
     assert root_cause.unknowns[0] == "aws (forbidden): cloudwatch:GetMetricData was refused."
     assert root_cause.unknowns[1].startswith("To be settled by hand: Who holds the connections")
     assert root_cause.confidence == "medium"
+
+
+def test_what_could_not_be_seen_is_told_in_korean_where_it_is_ours_to_say() -> None:
+    gap = Gap(source="datadog", reason=GapReason.EMPTY, detail="no log line is tagged service:db.", mend="Ask dba.")
+    evidence = incidents.pool_exhaustion().model_copy(update={"gaps": (gap,)})
+    told = explain(evidence, "checkout-service", language="ko").unknowns[0]
+    assert told.startswith("datadog (")
+    assert told.endswith("): service:db 태그가 있는 로그 없음. Ask dba.")
 
 
 @pytest.mark.parametrize(
