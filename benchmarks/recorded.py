@@ -74,7 +74,7 @@ def measure(setting: Setting) -> list[Table]:
     """Bundles of all cases, their ranking, and the loop on some of each fault. Raises Skipped."""
     if not setting.nezha.exists():
         raise Skipped(HOW_TO_GET)
-    with _unpacked(setting) as data:
+    with unpacked(setting) as data:
         labels = _labels(data)
         ranked = {minute: _all_ranked(setting, data, labels, minute) for minute in MINUTES}
     outcomes = []
@@ -105,7 +105,7 @@ def rank_of(service: str, suspects: Sequence[str]) -> int:
 
 
 @contextmanager
-def _unpacked(setting: Setting) -> Iterator[Path]:
+def unpacked(setting: Setting) -> Iterator[Path]:
     """The archive's folder: unpacked once, not once a case."""
     if setting.nezha.is_dir():
         yield setting.nezha

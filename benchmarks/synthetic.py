@@ -94,6 +94,13 @@ def incident(
     raise ValueError(f"{fault} is not felt in any of {SYSTEMS} systems of {services} services")
 
 
+def recurring(system: int, run: int, *, fault: Fault, services: int = 20) -> Case | None:
+    """The same system in every run, with the fault at another place and time; None where it is not felt."""
+    grown = grow(np.random.default_rng([HELD_OUT + system, services]), services)
+    rng = np.random.default_rng([HELD_OUT + system, zlib.crc32(fault.encode()), services, run])
+    return _Story(rng, grown, fault, PROFILES["standard"], CALM).case()
+
+
 class _Story:
     """One incident: its time, its load, its fault, and who was alerted."""
 
