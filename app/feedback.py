@@ -25,6 +25,7 @@ from graph.state import Alert, Door, Evidence, Execution, Model, PastIncident, P
 log = logging.getLogger(__name__)
 
 SHOWN = 12  # names that a refusal lists
+MEMORY_WITHIN_S = 3  # that others keep to themselves; a job writes the case then
 
 
 class Given(Model):
@@ -242,6 +243,7 @@ async def _remember(desk: Desk, connection: Connection, incident_id: str) -> Non
     """Write the case anew; where that fails it is left to the job that writes cases: what people say is kept."""
     try:
         async with connection.transaction():
+            await connection.execute(f"set local lock_timeout = '{MEMORY_WITHIN_S}s'".encode())
             await remember_in(connection, incident_id, desk.catalogue)
     except Exception:  # whatever is wrong with what is stored of it, what was said is not
         log.exception("the case of incident %s could not be written anew with what people say of it", incident_id)

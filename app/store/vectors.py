@@ -37,18 +37,21 @@ async def prepare(connection: Connection, embedder: Embedder) -> None:
             await create_extension(connection)
             if not await are_of(connection, embedder):
                 await _begin_anew(connection, embedder)
-    except psycopg.errors.LockNotAvailable:
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
         raise NoVectors(f"others have kept the memory to themselves for {PATIENCE_S} s. Start again.") from None
 
 
 async def _begin_anew(connection: Connection, embedder: Embedder) -> None:
-    """In the order in which all others lock: cases first. Searches go on until the old vectors go."""
+    """In the order in which all others lock: cases first. Searches go on until the old vectors go.
+
+    Vectors do not reference their cases: dropping them would lock the cases against all who read them.
+    """
     await connection.execute("lock table knowledge in exclusive mode")
     await connection.execute("update knowledge set embedded = false where embedded")
     await connection.execute("drop table if exists knowledge_vector")
     await connection.execute(
         f"""create table knowledge_vector (
-                knowledge_id text primary key references knowledge on delete cascade,
+                knowledge_id text primary key,
                 embedding halfvec({int(embedder.dimensions)}) not null)""".encode()
     )
     await connection.execute(

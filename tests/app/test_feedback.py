@@ -18,6 +18,7 @@ from app.opinions import Feedback
 from app.runner import Runner
 from app.security import Caller
 from app.store import incidents, track_records
+from app.store.knowledge import take_turn
 from graph.llms.base import Counted, TrackRecord
 from graph.llms.scripted import ScriptedAnalyst
 from graph.memory import remembering
@@ -226,6 +227,15 @@ async def test_what_is_said_is_kept_where_the_case_cannot_be_written(known: Reme
     await known.say(incident, "wrong", about="option", option=1)
     assert [s.verdict for s in (await given(known.office.desk, incident)).feedback] == ["right", "wrong"]
     assert await known.office.sql("select * from remedy order by ordinal") == before
+    assert await known.office.sql("select learned_at from incident where id = %s", incident) == [{"learned_at": None}]
+
+
+async def test_what_is_said_is_kept_where_others_keep_the_memory_to_themselves(known: Rememberers) -> None:
+    incident = await known.ended("resolved")
+    async with transaction(known.office.pool) as others:
+        await take_turn(others)
+        await known.say(incident, "wrong")
+    assert [s.verdict for s in (await given(known.office.desk, incident)).feedback] == ["wrong"]
     assert await known.office.sql("select learned_at from incident where id = %s", incident) == [{"learned_at": None}]
 
 
