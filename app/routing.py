@@ -110,13 +110,11 @@ class Routes:
         return list(known.values())
 
     def _is_there(self, hearer: Hearer) -> bool:
-        """Whether its notifier is turned on, and its channel or key is still one of those that are set."""
-        teams = self.catalogue.teams.values()
-        targets = {
-            "slack": {self.policy.default_channel, *(team.slack_channel for team in teams)},
-            "pagerduty": {team.pagerduty for team in teams},
-        }
-        return hearer.notifier in self.notifiers and hearer.target in targets.get(hearer.notifier, (hearer.target,))
+        """Whether its notifier is turned on, and its channel is still one of those that are set."""
+        if hearer.notifier != "slack":  # a page that was sent is to be resolved, whatever the team has now
+            return hearer.notifier in self.notifiers
+        channels = {self.policy.default_channel, *(team.slack_channel for team in self.catalogue.teams.values())}
+        return "slack" in self.notifiers and hearer.target in channels
 
     def _instead(self, happened: Happened) -> Iterator[Hearer]:
         """Who hears of an incident because a channel did not: the channel of all."""

@@ -56,6 +56,10 @@ REFUSALS = {
 """What people can mend; everything else that Slack refuses is about what was sent."""
 
 
+class CannotLook(TryAgain):
+    """What stands in a channel cannot be read; posting may work all the same."""
+
+
 def _an_address(url: str) -> str:
     return safe(url, "AUTOPILOT_SLACK_API_URL")
 
@@ -123,7 +127,8 @@ def _told(response: SlackResponse) -> TryAgain | Undeliverable:
         return TryAgain(f"Slack answers {error}", ambiguous=error in UNSURE)
     if advice := REFUSALS.get(error, "").format(needed=data.get("needed", "it names")):
         of_target = error != "restricted_action_thread_locked"
-        return TryAgain(f"Slack refuses ({error}): {advice}", MENDED_AFTER_S, of_target=of_target)
+        kind = CannotLook if error == "missing_scope" else TryAgain
+        return kind(f"Slack refuses ({error}): {advice}", MENDED_AFTER_S, of_target=of_target)
     reasons = str((data.get("response_metadata") or {}).get("messages") or data.get("errors") or "")[:500]
     return Refused(error, f"Slack refuses: {error}", reasons)
 
@@ -153,4 +158,4 @@ def channel_id(client: WebClient, target: str) -> str:
         cursor = (answer.get("response_metadata") or {}).get("next_cursor")
         if not cursor:
             break
-    raise TryAgain(f"Slack: {target}: {REFUSALS['channel_not_found']}", MENDED_AFTER_S)
+    raise CannotLook(f"Slack: {target}: {REFUSALS['channel_not_found']}", MENDED_AFTER_S, of_target=False)

@@ -142,6 +142,8 @@ class JiraNotifier:
         """See ``app.notifiers.base.Notifier``. What is left of a ticket that was made is done too."""
         async with _within() as known:
             key = _issue_of(telling.conversation)
+            if key and telling.conversation.get("unfinished") == str(telling.id):
+                return await self._complete(telling, key, known)
             opens = not key and self._asks_for_ticket(telling)
             if opens:
                 key = await self._still_open(telling)

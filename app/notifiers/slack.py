@@ -24,6 +24,7 @@ from app.notifiers._slack_api import (
     PAGE,
     REFUSALS,
     SCOPES,
+    CannotLook,
     Refused,
     Settings,
     call,
@@ -149,7 +150,11 @@ class _Delivery:
 
     def _carry_out(self) -> Receipt:
         if self.telling.maybe_sent or self.thread.unsure:
-            self._look()
+            try:
+                self._look()
+            except CannotLook as error:  # rather told twice than never
+                log.warning("incident %s: told without looking first: %s", self.telling.report.incident_id, error)
+                self.thread = self.thread.model_copy(update={"unsure": False})
         self.thread = self.thread.noting(self.telling.event).offering(self.story)
         self.story = replace(self.story, finished=self.thread.steps_of(self.story), earlier=self.thread.earlier)
         self._tell_first()

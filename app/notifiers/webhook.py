@@ -27,7 +27,7 @@ from graph.state import RootCause
 MIN_SECRET = 24  # bytes, as the standard says
 MAX_TEXT = 4_000  # characters of a text
 MAX_DATA = 64_000  # characters of an event's data, as JSON
-HOPELESS = (400, 405, 410, 413, 415, 422)  # the same again will not be taken either
+HOPELESS = (400, 405, 406, 409, 410, 413, 415, 422, 451)  # the same again will not be taken either
 MENDED_AFTER_S = 300.0  # what else is refused passes when people mend the receiver, or its secret
 
 
@@ -94,7 +94,7 @@ class WebhookNotifier:
             return Receipt(detail=f"{self._whom} took it")
         if status in HOPELESS or 300 <= status < 400:
             raise Undeliverable(self._refusal(status))
-        raise TryAgain(self._refusal(status), MENDED_AFTER_S)
+        raise TryAgain(self._refusal(status), MENDED_AFTER_S, of_target=False)  # it may be about this body alone
 
     def _signed(self, telling: Telling, body: str) -> dict[str, str]:
         at = datetime.now(UTC)

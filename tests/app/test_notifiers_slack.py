@@ -366,6 +366,17 @@ async def test_what_may_stand_there_is_looked_for_by_the_next_message_too(slack:
     assert len(slack.calls("conversations.replies")) == 1
 
 
+async def test_where_it_may_not_look_it_rather_tells_twice_than_never(slack: Workspace) -> None:
+    life = planned()
+    with between(slack) as line:
+        line.plan = {0: "500 after"}
+        with pytest.raises(TryAgain):
+            await slack.notifier.deliver(life.telling())
+    slack.change("app", scopes=["chat:write", "files:write"])
+    await slack.tell(life.telling(maybe_sent=True))
+    assert slack.kinds == ["incident", "incident", "rca", "plan"]
+
+
 async def test_nothing_is_said_of_a_thread_that_may_not_be_there(slack: Workspace) -> None:
     with between(slack) as line:
         line.plan = {0: "500 after"}

@@ -112,6 +112,7 @@ async def test_what_may_pass(
         await one.deliver(telling())
     await one.aclose()
     assert (raised.value.after_s, raised.value.ambiguous) == (after_s, ambiguous)
+    assert raised.value.of_target is (after_s != 300)  # what is refused may be about this body alone
     assert "hunter2" not in f"{raised.value!r}{raised.value.detail}"
 
 
@@ -121,6 +122,7 @@ async def test_what_may_pass(
         (410, "wants no more of it"),
         (302, "redirects \\(302\\), which is not followed"),
         (422, "refuses it \\(422\\)"),
+        (409, "refuses it \\(409\\)"),  # it may know the id already
     ],
 )
 async def test_what_will_never_be_taken(receiver: Listener, status: int, said: str) -> None:

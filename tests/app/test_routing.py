@@ -155,7 +155,13 @@ def test_a_channel_that_was_renamed_is_told_no_more(file: AutopilotYaml, tmp_pat
     before = routes(file, "slack", "pagerduty").hearers(happened())
     renamed = written(tmp_path, YAML.replace('"#web", pagerduty: web', '"#front", pagerduty: front'))
     found = routes(renamed, "slack", "pagerduty").hearers(status("awaiting_decision"), before)
-    assert where(found) == [("slack", "#front"), ("pagerduty", "front")]
+    assert where(found) == [("pagerduty", "web"), ("slack", "#front"), ("pagerduty", "front")]
+
+
+def test_a_page_is_resolved_by_the_key_it_was_sent_with(file: AutopilotYaml, tmp_path: Path) -> None:
+    before = routes(file, "pagerduty").hearers(happened())
+    renamed = written(tmp_path, YAML.replace("pagerduty: web", "pagerduty: front"))
+    assert where(routes(renamed, "pagerduty").hearers(happened("recovered"), before)) == [("pagerduty", "web")]
 
 
 # --- of what ---

@@ -240,6 +240,15 @@ async def test_a_key_that_is_known_is_never_searched_for(site: Site, trouble: An
     assert len(issue.attachments) == 3
 
 
+async def test_a_ticket_that_is_known_is_completed_though_it_cannot_be_read(site: Site) -> None:
+    site.wire.before["POST", "/issue/OPS-1/attachments"] = [httpx.Response(500)]
+    site.wire.before["GET", "/issue/OPS-1/comment"] = [httpx.Response(404, json={})]
+    receipt = await send(site.notifier(), by_hand())
+    assert receipt.reference == {"issue": "OPS-1"}
+    (issue,) = site.issues
+    assert len(issue.attachments) == 3
+
+
 @pytest.mark.parametrize("status", [403, 404])
 async def test_a_ticket_that_we_may_make_and_not_see_stands(site: Site, status: int) -> None:
     site.wire.before["GET", "/issue/OPS-1"] = [httpx.Response(status, json={})]
