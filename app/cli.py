@@ -645,23 +645,12 @@ def _in_database(work: "Callable[[Connection], Awaitable[T]]") -> T:
 
 def _with_kill_switch(work: "Callable[[Pool, Clock, Caller], Awaitable[T]]") -> T:
     """On the database itself, whether or not anything of the product runs. It is not migrated: this is an emergency."""
-    import asyncio
-
-    from app.audit import check_key
-    from app.clock import parse_clock
-    from app.db import create_pool, running_database
-    from app.security import local_caller
+    from app.db import running_database
+    from app.local_work import as_local_caller
 
     settings = _settings()
-
-    async def once(url: str) -> T:
-        async with create_pool(url, min_size=1, max_size=1, audit_keys=settings.audit_key) as pool:
-            async with pool.connection() as connection:
-                await check_key(connection)
-            return await work(pool, parse_clock(settings.clock), local_caller())
-
     with running_database(settings) as url:
-        return asyncio.run(once(url))
+        return as_local_caller(url, settings, work)
 
 
 @contextlib.contextmanager

@@ -194,22 +194,12 @@ def _which(case: str, source: str, before: str) -> "list[Which]":
 
 def _with_memory(settings: "Settings", work: "Callable[[Pool, Clock, Caller], Awaitable[T]]") -> T:
     """On the database itself, as the person who runs this."""
-    import asyncio
-
-    from app.audit import check_key
-    from app.clock import parse_clock
-    from app.db import create_pool, migrate, running_database
-    from app.security import local_caller
-
-    async def once(url: str) -> T:
-        async with create_pool(url, min_size=1, max_size=2, audit_keys=settings.audit_key) as pool:
-            async with pool.connection() as connection:
-                await check_key(connection)
-            return await work(pool, parse_clock(settings.clock), local_caller())
+    from app.db import migrate, running_database
+    from app.local_work import as_local_caller
 
     with running_database(settings) as url:
         migrate(url)
-        return asyncio.run(once(url))
+        return as_local_caller(url, settings, work)
 
 
 def _settings_of_memory() -> "Settings":

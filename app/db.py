@@ -93,6 +93,14 @@ async def transaction(pool: Pool, *, within_s: float | None = None) -> AsyncIter
         yield connection
 
 
+async def try_lock(connection: Connection, key: str, space: int) -> bool:
+    """Whether this transaction alone has the advisory lock now, and until it ends; it does not wait for it."""
+    row = await (
+        await connection.execute("select pg_try_advisory_xact_lock(hashtextextended(%s, %s)) as mine", (key, space))
+    ).fetchone()
+    return bool(row and row["mine"])
+
+
 @asynccontextmanager
 async def pipelined_transaction(pool: Pool, *, within_s: float | None = None) -> AsyncIterator[Connection]:
     """The same, where statements whose rows nobody reads yet share a round trip; so may those of ``all_at_once``."""

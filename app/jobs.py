@@ -21,7 +21,7 @@ from psycopg_pool import PoolTimeout
 from app import freezing, waiting
 from app.admission import admit
 from app.alerts import Delivery, accept, bury
-from app.db import transaction
+from app.db import transaction, try_lock
 from app.intake.base import Parsed, UnreadablePayload, digest_key
 from app.knowledge import remember
 from app.outbox import AT_ONCE_OF_A_NOTIFIER, JOB_S, dispatch_for_ever, send_due
@@ -146,10 +146,7 @@ async def learn(product: Product, incident_id: str, *, last_time: bool) -> None:
 async def learn_ended(product: Product) -> None:
     """Ask for the cases of incidents that ended, whoever ended them and whenever, and for vectors that are missing."""
     async with transaction(product.pool) as connection:
-        row = await (
-            await connection.execute("select pg_try_advisory_xact_lock(hashtextextended('learn', 7)) as mine")
-        ).fetchone()
-        if not row or not row["mine"]:
+        if not await try_lock(connection, "learn", LOCK_SPACE):
             return  # another worker looks
         await enqueue_learning(product.queue, connection, await cases.unlearned(connection, MAX_LEARNING))
         if product.desk.embedder and await vectors.any_unembedded(connection):
@@ -263,10 +260,7 @@ async def sweep(
     """Hand the jobs of dead workers to living ones, and give every open incident a job that lost its own."""
     manager = queue.job_manager
     async with transaction(runner.pool) as connection:
-        row = await (
-            await connection.execute("select pg_try_advisory_xact_lock(hashtextextended('sweep', 7)) as mine")
-        ).fetchone()
-        if not row or not row["mine"]:
+        if not await try_lock(connection, "sweep", LOCK_SPACE):
             return  # another worker sweeps
         for job in await manager.get_stalled_jobs(seconds_since_heartbeat=stalled_after_s):
             if job.task_name != ADVANCE:

@@ -15,7 +15,7 @@ from langgraph.graph import END
 from langgraph.types import Command, Interrupt
 from pydantic import JsonValue
 
-from app.db import Connection, Pool, Row, transaction
+from app.db import Connection, Pool, Row, transaction, try_lock
 from app.store import incidents, ledger, llm_calls
 from app.store.audit import OURSELVES, Entry, Kind, append_new
 from graph import flow
@@ -66,12 +66,7 @@ class Runner:
         """Hand the incident to a person: it failed too often. False if it is being run, or closed already."""
         now, reason = self.deps.clock.now(), storable(reason)[:1000]
         async with transaction(self.pool) as connection:
-            row = await (
-                await connection.execute(
-                    "select pg_try_advisory_xact_lock(hashtextextended(%s, %s)) as mine", (incident_id, LOCK_SPACE)
-                )
-            ).fetchone()
-            if not row or not row["mine"]:
+            if not await try_lock(connection, incident_id, LOCK_SPACE):
                 return False
             if not await incidents.set_status(connection, incident_id, "needs_attention", reason=reason):
                 return False

@@ -1,30 +1,27 @@
 """Sections of runbooks that were imported, as a collector finds them: ``autopilot knowledge import``."""
 
-from collections.abc import Sequence
-from typing import Literal
-
 from app.db import Pool
 from app.knowledge.cases import Hit, Query
 from app.knowledge.embedding import Embedder
 from app.knowledge.search import ENOUGH, search
+from app.own_table import OwnTable
 from app.store import knowledge as store
 from collectors._passages import MAX_TEXT
-from collectors.base import Check, Document, LogsRead, Refused, Scope, Series, SeriesRef, Telemetry, TraceRead, Window
+from collectors.base import Document, Scope, Telemetry
 from graph.signature import Signature
 
 CANDIDATES = 20
 FEW = 5  # sections quoted for one incident
 
 
-class KnownRunbooks:
+class KnownRunbooks(OwnTable):
     """``collectors.base.Collector`` on the memory: always there, and needs no credentials."""
 
     name = "known_runbooks"
-    timeout_s = 5.0
-    reads: frozenset[Literal["logs", "trace"]] = frozenset()
 
     def __init__(self, pool: Pool, embedder: Embedder | None = None) -> None:
-        self.pool, self.embedder = pool, embedder
+        super().__init__(pool)
+        self.embedder = embedder
 
     async def collect(self, scope: Scope) -> Telemetry:
         """The sections that fit the alert and the services in play, best first."""
@@ -33,21 +30,6 @@ class KnownRunbooks:
         async with self.pool.connection() as connection:
             rows = [(hit, await store.get(connection, hit.id)) for hit in fitting]
         return Telemetry(source=self.name, documents=tuple(_document(hit, row["report"]) for hit, row in rows if row))
-
-    async def measure(self, refs: Sequence[SeriesRef], window: Window) -> list[Series]:
-        """Runbooks are not measured."""
-        return []
-
-    async def read(self, question: LogsRead | TraceRead, scope: Scope) -> Telemetry:
-        """Raises Refused: sections are given whole."""
-        raise Refused(f"{self.name} answers no questions about {question.kind}")
-
-    async def check(self) -> list[Check]:
-        """Nothing: it is our own table, and needs no permission."""
-        return []
-
-    async def aclose(self) -> None:
-        """The pool is not ours."""
 
 
 def _services(scope: Scope) -> tuple[str, ...]:

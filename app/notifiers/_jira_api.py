@@ -6,11 +6,10 @@ import httpx
 from pydantic import JsonValue, SecretStr
 
 from app.notifiers._http import ANSWERS_WITHIN, NEVER_LEFT, retry_after_s
-from app.notifiers.base import TryAgain, Undeliverable
+from app.notifiers.base import MENDED_AFTER_S, TryAgain, Undeliverable
 from graph.masking import MaskingError
 
 MAX_TOLD = 2_000  # characters of a refusal
-MENDED_AFTER_S = 300.0  # what somebody has to mend is tried again then
 UNTOLD_WAIT_S = 10.0  # after a 429 that does not say how long
 TOKENS = "https://id.atlassian.com/manage-profile/security/api-tokens"
 

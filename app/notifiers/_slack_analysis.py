@@ -132,8 +132,7 @@ def _aside(story: Story, cause: RootCause) -> list[Element]:
         for r in cause.rivals[:MOST_ASIDE]
     ]
     gaps: list[Line] = [
-        [f"{g.source}: {word(labels, 'gap', g.reason)}: ", words(retold(report, g.detail), 160)]
-        for g in report.gaps[:MOST_ASIDE]
+        [f"{g.source}: {word(labels, 'gap', g.reason)}: ", words(g.detail, 160)] for g in report.gaps[:MOST_ASIDE]
     ]
     if len(report.gaps) > MOST_ASIDE:
         gaps.append([story.t["and_more"].format(len(report.gaps) - MOST_ASIDE)])

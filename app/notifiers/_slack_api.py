@@ -16,7 +16,7 @@ from slack_sdk.web import SlackResponse
 
 from app.intake.base import SenderSettings
 from app.notifiers._http import safe
-from app.notifiers.base import TryAgain, Undeliverable
+from app.notifiers.base import MENDED_AFTER_S, TryAgain, Undeliverable
 
 SCOPES = ("chat:write", "files:write", "channels:history", "groups:history", "channels:read", "groups:read")
 """What the bot token needs to tell; what the app needs besides: app.connect_slack."""
@@ -33,7 +33,6 @@ UNSURE = ("internal_error", "fatal_error", "service_unavailable", "request_timeo
 GONE = ("message_not_found", "cant_update_message", "edit_window_closed")  # somebody deleted it, or may not edit it
 NOT_SHOWN = ("invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long", "msg_too_long", "no_text")
 NEW_TOKEN = "install the Slack app anew and set AUTOPILOT_SLACK_BOT_TOKEN"  # noqa: S105  no token
-MENDED_AFTER_S = 300.0  # what somebody has to mend is tried again then: seconds
 REFUSALS = {
     "channel_not_found": "there is no such channel, or it is private and the app is not in it: correct slack_channel of"
     " the team in autopilot.yaml, or say «/invite @autopilot» in the channel",

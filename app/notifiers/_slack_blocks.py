@@ -274,7 +274,7 @@ def _result_line(story: Story, result: StepResult) -> Line:
         *said,
         " ",
         bold(word(story.labels, "step", result.status)),
-        *after_colon(retold(story.report, result.detail)),
+        *after_colon(result.detail),
     ]
 
 
@@ -288,7 +288,7 @@ def verdict(story: Story) -> Message:
         header(f"{VERDICTS.get(seen.verdict, '')} {labels['verdict']}: {said}"),
         *rich(
             section(bold(last.title, 300)),
-            *([section(words(retold(story.report, seen.detail), 600))] if seen.detail else []),
+            *([section(words(seen.detail, 600))] if seen.detail else []),
             bullets([_effect(labels, c) for c in seen.checks[:MOST_EFFECTS]]),
             *_credit(story, last),
             *titled(labels["undone"], [_result_line(story, r) for r in last.undone]),
@@ -317,7 +317,7 @@ def _credit(story: Story, execution: Execution) -> list[Element]:
             " ",
             bold(said),
             f". {labels['compared']}: ",
-            words(retold(story.report, seen.control), 300),
+            words(seen.control, 300),
         )
     ]
 

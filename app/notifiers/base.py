@@ -28,6 +28,7 @@ from graph.state import Language
 
 Reference = Mapping[str, JsonValue]
 """What a notifier must know again of a conversation: the Slack thread's ts, the Jira issue's key. No secrets."""
+MENDED_AFTER_S = 300.0  # what somebody has to mend (a token, a key, a channel) is tried again then
 
 
 class TryAgain(Exception):

@@ -15,7 +15,7 @@ from app.catalogue import AutopilotYaml
 from app.clock import Clock
 from app.intake.base import SenderSettings
 from app.notifiers._http import ANSWERS_WITHIN, post, safe
-from app.notifiers.base import Notifier, Receipt, Telling, TryAgain, Undeliverable
+from app.notifiers.base import MENDED_AFTER_S, Notifier, Receipt, Telling, TryAgain, Undeliverable
 from app.report import Report, happened
 from app.store.outbox import ENDINGS
 
@@ -23,7 +23,6 @@ Action = Literal["trigger", "acknowledge", "resolve"]
 STATE: Mapping[Action, str] = {"trigger": "triggered", "acknowledge": "acknowledged", "resolve": "resolved"}
 MAX_SUMMARY = 1024  # characters, of Events API v2
 MAX_TEXT = 2000  # of ours: a body may have 512 KB
-MENDED_AFTER_S = 300.0  # a key that somebody has to set right is tried again then
 PAGES = ("opened", "reopened", "severity", "escalation")
 AGAIN = ("escalation", "severity")  # and needs_attention: worth a line also where it was paged before
 

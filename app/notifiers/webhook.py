@@ -20,7 +20,7 @@ from app.catalogue import AutopilotYaml
 from app.clock import Clock
 from app.intake.base import SenderSettings, split_commas
 from app.notifiers._http import ANSWERS_WITHIN, post, safe
-from app.notifiers.base import Notifier, Receipt, Telling, TryAgain, Undeliverable
+from app.notifiers.base import MENDED_AFTER_S, Notifier, Receipt, Telling, TryAgain, Undeliverable
 from app.report import happened
 from graph.state import RootCause
 
@@ -28,7 +28,6 @@ MIN_SECRET = 24  # bytes, as the standard says
 MAX_TEXT = 4_000  # characters of a text
 MAX_DATA = 64_000  # characters of an event's data, as JSON
 HOPELESS = (400, 405, 406, 409, 410, 413, 415, 422, 451)  # the same again will not be taken either
-MENDED_AFTER_S = 300.0  # what else is refused passes when people mend the receiver, or its secret
 
 
 def _signs(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:

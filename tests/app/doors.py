@@ -195,10 +195,9 @@ async def autopilot(office: Office, url: str, caller: Caller, *arguments: str, t
 
 
 @asynccontextmanager
-async def served(office: Office) -> AsyncIterator[str]:
-    """The API of an office at a port; its URL."""
-    config = uvicorn.Config(api_of(product_of(office)), lifespan="off", log_level="warning")
-    server = uvicorn.Server(config)
+async def served(product: Product) -> AsyncIterator[str]:
+    """A product's API at a port; its URL."""
+    server = uvicorn.Server(uvicorn.Config(api_of(product), lifespan="off", log_level="warning"))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         serving = asyncio.create_task(server.serve([listener]))
@@ -213,7 +212,7 @@ async def served(office: Office) -> AsyncIterator[str]:
 @asynccontextmanager
 async def cli(office: Office) -> AsyncIterator[Door]:
     """The command line, against the API at a port."""
-    async with served(office) as url:
+    async with served(product_of(office)) as url:
         yield CliDoor(office, url)
 
 

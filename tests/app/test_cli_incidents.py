@@ -15,7 +15,7 @@ from app.cli_incidents import ChoiceName
 from app.security import Caller
 from graph.state import Choice
 from tests.app.deciding import ANN, BOB, KIM, OPTIONS, VERA, Office, offices, option
-from tests.app.doors import autopilot, key_of, served
+from tests.app.doors import autopilot, key_of, product_of, served
 from tests.app.listening import listening
 from tests.app.test_cli import autopilot as autopilot_process
 from tests.processes import free_port
@@ -39,7 +39,7 @@ class Terminal:
 
 @pytest.fixture
 async def terminal(database_url: str) -> AsyncIterator[Terminal]:
-    async with offices(database_url) as office, served(office) as url:
+    async with offices(database_url) as office, served(product_of(office)) as url:
         yield Terminal(office, url)
 
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from app.cli import app
 from app.security import Caller
 from tests.app.deciding import KIM, VERA, Office, offices
-from tests.app.doors import autopilot, served
+from tests.app.doors import autopilot, product_of, served
 from tests.app.test_knowledge_upkeep import ROWS, RUNBOOK
 
 MEMORY = "Memory: that of DATABASE_URL\n"
@@ -35,7 +35,7 @@ class Terminal:
 
 @pytest.fixture
 async def terminal(database_url: str) -> AsyncIterator[Terminal]:
-    async with offices(database_url) as office, served(office) as url:
+    async with offices(database_url) as office, served(product_of(office)) as url:
         yield Terminal(office, url, database_url)
 
 

@@ -25,7 +25,7 @@ from graph.memory import remembering
 from graph.state import Evidence, Execution, PastIncident, Plan, RootCause, StepResult, Verification
 from graph.track_record import OPINION
 from tests.app.deciding import ANN, CAUSE, KIM, OPTIONS, VERA, Office, offices, option
-from tests.app.doors import autopilot, client_of, key_of, served
+from tests.app.doors import autopilot, client_of, key_of, product_of, served
 
 LEAK = CAUSE.model_copy(update={"component": "shop", "category": "memory_exhaustion"})
 
@@ -401,7 +401,7 @@ async def test_rest_tells_track_records_and_similar_incidents(known: Rememberers
 
 async def test_the_command_line(known: Rememberers) -> None:
     incident = await known.ended()
-    async with served(known.office) as url:
+    async with served(product_of(known.office)) as url:
 
         async def run(*arguments: str, caller: Caller = KIM) -> str:
             return (await autopilot(known.office, url, caller, "feedback", incident, *arguments)).output

@@ -1,15 +1,12 @@
 """Buttons in Slack from the message to the decision: what the notifier posts is what the intake understands."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from pydantic import SecretStr
 
 from app.catalogue import AutopilotYaml, Operator
@@ -21,9 +18,10 @@ from app.notifiers.base import Event, Receipt
 from app.notifiers.slack import Settings, SlackNotifier
 from app.stored_report import load_report
 from app.wiring import Product
+from tests.app import doors
 from tests.app.clicking import SlackOffice
 from tests.app.deciding import Office, offices
-from tests.app.doors import api_of, product_of
+from tests.app.doors import product_of
 from tests.app.listening import Listener
 from tests.app.served import form
 from tests.app.slack_stories import Life, investigated
@@ -103,25 +101,10 @@ async def room(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
             office = replace(plain, desk=desk)
             intake = SlackSettings(signing_secrets=(SecretStr(SECRET),), response_url_base=shop.url)
             product = product_of(office, {"slack": Slack(intake, SystemClock())})
-            async with listening(product) as url:
+            async with doors.served(product) as url:
                 app = {"interactivity_url": f"{url}/webhooks/slack/actions"}
                 await slack.patch("/_shop/slack/app", json=app)
                 yield Room(office, product, slack, SlackNotifier(Settings(), AutopilotYaml()), {})
-
-
-@asynccontextmanager
-async def listening(product: Product) -> AsyncIterator[str]:
-    """The product's API at a port."""
-    server = uvicorn.Server(uvicorn.Config(api_of(product), lifespan="off", log_level="warning"))
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        serving = asyncio.create_task(server.serve([listener]))
-        while not server.started:
-            assert not serving.done()
-            await asyncio.sleep(0.01)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        await serving
 
 
 async def test_a_button_decides_and_is_gone(room: Room) -> None:
@@ -202,7 +185,7 @@ async def test_a_form_opens_without_the_database(room: Room) -> None:
     await room.tell(incident)
     away = create_pool("postgresql://nobody@127.0.0.1:9/none")  # never opened
     product = replace(room.product, desk=replace(room.product.desk, pool=away))
-    async with listening(product) as url:
+    async with doors.served(product) as url:
         await room.slack.patch("/_shop/slack/app", json={"interactivity_url": f"{url}/webhooks/slack/actions"})
         assert (await room.press(HINT))["status"] == 200
         assert (await room.modal())["view"]["title"]["text"] == "Analyse again"
